@@ -1,0 +1,110 @@
+"""What the compiled variants share: upstream's AdamW with its hyper-parameters made safe to compile."""
+
+from typing import Any, NamedTuple
+
+import mlx.core as mx
+import mlx.optimizers
+from mlx.utils import tree_map
+
+
+class Constants(NamedTuple):
+    """The hyper-parameters that a compiled update contains as literals.
+
+    Passed to a compiled function as an argument, they are part of `mx.compile`'s cache key: a changed value traces
+    again and takes effect, where a value read from `self` inside the function would stay as it was when first traced.
+    """
+
+    b1: float
+    b2: float
+    eps: float
+    weight_decay: float
+    bias_correction: bool
+
+
+class Rates(NamedTuple):
+    """The scalars of one step in one gradient dtype, computed once and shared by every leaf of that dtype.
+
+    decay  1 - a lambda
+    rate   a, or with bias correction a / (1 - b1^t)
+    scale  1 / sqrt(1 - b2^t), or None without bias correction
+    """
+
+    decay: mx.array
+    rate: mx.array
+    scale: mx.array | None
+
+
+class CompiledAdamW(mlx.optimizers.AdamW):
+    """Upstream's AdamW for variants that compile parts of the step.
+
+    Two differences from upstream, both deliberate:
+
+    - A parameter keeps its dtype. Upstream's parameter silently becomes float32 when its gradient or state is float32.
+    - `betas`, `eps`, `weight_decay` and `bias_correction` may be changed at any time and take effect in the next step,
+      at the price of one new trace for each new combination. They are Python numbers; anything else raises TypeError.
+
+    Class attribute `kernels_a_leaf`: the fewest and the most fused kernels that one leaf's update takes.
+    """
+
+    kernels_a_leaf = (1, 1)
+
+    @property
+    def constants(self) -> Constants:
+        """The present hyper-parameters. Raises TypeError for one that is not a Python number."""
+        b1, b2 = self.betas
+        constants = Constants(b1, b2, self.eps, self.weight_decay, self.bias_correction)
+        for name, value in constants._asdict().items():
+            if not isinstance(value, (int, float)):
+                raise TypeError(f"AdamW {name} should be a Python number, {type(value).__name__} was provided instead")
+        return constants
+
+    def prepare(self, gradients: Any) -> None:
+        """What upstream does before the step is counted: initialise lazily, run the schedules.
+
+        It stays outside every compiled function, so a schedule may look at the step's value, as it may upstream.
+        """
+        if not self._initialized:
+            self.init(gradients)
+        for name, schedule in self._schedulers.items():
+            self.state[name] = schedule(self.step)
+
+    def count_step(self) -> None:
+        self.state["step"] = self.step + 1
+
+    def rates(self, dtype: mx.Dtype) -> Rates:
+        """This step's scalars for gradients of `dtype`, rounded to it where upstream rounds."""
+        b1, b2, _, weight_decay, bias_correction = self.constants
+        rate = self.learning_rate.astype(dtype)
+        decay = 1 - rate * weight_decay
+        if not bias_correction:
+            return Rates(decay, rate, None)
+        return Rates(decay, (rate / (1 - b1**self.step)).astype(dtype), mx.rsqrt(1 - b2**self.step).astype(dtype))
+
+    def apply_single(self, gradient: mx.array, parameter: mx.array, state: dict) -> mx.array:
+        return super().apply_single(gradient, parameter, state).astype(parameter.dtype)
+
+    def __getstate__(self) -> dict:
+        """Compiled functions are neither copied nor pickled; a copy traces its own."""
+        return {name: value for name, value in self.__dict__.items() if name != "_compiled"}
+
+
+def matching(gradients: Any, parameters: Any) -> Any:
+    """The part of `parameters` that `gradients` covers, in the containers of `gradients`."""
+    return tree_map(lambda _, parameter: parameter, gradients, parameters)
+
+
+def first_moment(gradient: mx.array, m: mx.array, b1: float) -> mx.array:
+    """m' = b1 m + (1 - b1) g"""
+    return b1 * m + (1 - b1) * gradient
+
+
+def second_moment(gradient: mx.array, v: mx.array, b2: float) -> mx.array:
+    """v' = b2 v + (1 - b2) g^2"""
+    return b2 * v + (1 - b2) * mx.square(gradient)
+
+
+def new_parameter(parameter: mx.array, m: mx.array, v: mx.array, rates: Rates, eps: float) -> mx.array:
+    """w' = decay w - rate m' / (scale sqrt(v') + eps), in w's dtype"""
+    decay, rate, scale = rates
+    root = mx.sqrt(v) if scale is None else mx.sqrt(v) * scale
+    return (parameter * decay - rate * m / (root + eps)).astype(parameter.dtype)

@@ -1,0 +1,42 @@
+"""Three compiled functions a leaf, each with one output, so that each new array takes over an old one's buffer.
+
+m' is written over m, v' over v and w' over w: no memory beyond the resident 4N, for 10N bytes of traffic (3N for m',
+3N for v', 4N for w') instead of 7N. The buffers are reused only if nobody else holds the old arrays.
+"""
+
+from typing import Any
+
+import mlx.core as mx
+from mlx.utils import tree_map
+
+from adamw.base import CompiledAdamW, Rates, first_moment, new_parameter, second_moment
+
+# Shapeless: one trace serves every leaf of a dtype.
+compiled_first_moment = mx.compile(first_moment, shapeless=True)
+compiled_second_moment = mx.compile(second_moment, shapeless=True)
+compiled_parameter = mx.compile(new_parameter, shapeless=True)
+
+
+def update_leaf(optimizer: CompiledAdamW, gradient: mx.array, parameter: mx.array, state: dict, rates: Rates) -> Any:
+    """The new parameter; m and v of `state` are replaced. Nothing is evaluated."""
+    b1, b2, eps, _, _ = optimizer.constants
+    state["m"] = compiled_first_moment(gradient, state["m"], b1)
+    state["v"] = compiled_second_moment(gradient, state["v"], b2)
+    return compiled_parameter(parameter, state["m"], state["v"], rates, eps)
+
+
+class AdamW(CompiledAdamW):
+    """`mlx.optimizers.AdamW` that updates in the buffers it has: least memory, more traffic."""
+
+    kernels_a_leaf = (3, 3)
+
+    def apply_gradients(self, gradients: Any, parameters: Any) -> Any:
+        self.prepare(gradients)
+        self.count_step()
+        self._rates: dict[mx.Dtype, Rates] = {}
+        return tree_map(self.apply_single, gradients, parameters, self.state)
+
+    def apply_single(self, gradient: mx.array, parameter: mx.array, state: dict) -> mx.array:
+        if gradient.dtype not in self._rates:
+            self._rates[gradient.dtype] = self.rates(gradient.dtype)
+        return update_leaf(self, gradient, parameter, state, self._rates[gradient.dtype])

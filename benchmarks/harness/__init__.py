@@ -1,0 +1,1 @@
+"""How AdamW is measured: the same for every commit, so taken from the working tree and never from the commit."""

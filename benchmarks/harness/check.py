@@ -1,0 +1,98 @@
+"""A case that is wrong is not fast: what is proven of every case before it is timed."""
+
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+from adamw import reference
+from mlx.utils import tree_flatten, tree_map
+
+from benchmarks.harness.cases import LEARNING_RATE, Case
+from benchmarks.harness.measurement import Work
+from benchmarks.harness.step import Step
+
+STEPS = 3
+BLOCKS = 8
+BLOCK = 2**13
+"""Elements. Of a leaf larger than BLOCKS blocks, that many are compared, evenly spread, the first and last included."""
+
+
+class WrongCase(RuntimeError):
+    """A case that does not do what its name says: a wrong result, a changed dtype, unexpected kernels, a new trace."""
+
+
+class Check:
+    """The reference's side of a case's first STEPS steps. Made before the first step, compared after the last."""
+
+    def __init__(self, case: Case, step: Step) -> None:
+        self.case = case
+        self.start = [(compared(p), compared(g)) for p, g in zip(flat(step.parameters), flat(step.gradients))]
+
+    def error(self, step: Step) -> float:
+        """The largest relative error of any compared element of w, m and v. Raises WrongCase over the tolerance.
+
+        The inputs keep every reference value well away from zero, so the error is relative, element by element.
+        """
+        states = leaf_states(step)
+        worst, place = 0.0, ""
+        for number, (start, w, state) in enumerate(zip(self.start, flat(step.parameters), states, strict=True)):
+            expected = self._expected(*start)
+            for name, array, ideal in (("w", w, expected.w), ("m", state["m"], expected.m), ("v", state["v"], expected.v)):
+                error = float(np.max(np.abs(compared(array) - ideal) / np.abs(ideal)))
+                if not error <= worst:  # NaN is the worst of all
+                    worst, place = error, f"{name} of leaf {number}"
+        if not worst <= self.case.precision.tolerance:
+            raise WrongCase(
+                f"{self.case}: wrong result: error {worst:.3g} in {place} after {STEPS} steps, "
+                f"tolerance {self.case.precision.tolerance:.3g}"
+            )
+        return worst
+
+    def _expected(self, parameter: np.ndarray, gradient: np.ndarray) -> reference.Leaf:
+        leaf = reference.start(parameter)
+        for t in range(1, STEPS + 1):
+            leaf = reference.step(
+                leaf, gradient, t, learning_rate=LEARNING_RATE, bias_correction=self.case.bias_correction
+            )
+        return leaf
+
+
+def flat(tree: Any) -> list[mx.array]:
+    return [array for _, array in tree_flatten(tree)]
+
+
+def leaf_states(step: Step) -> list[dict[str, mx.array]]:
+    """The state of every leaf, in the order of the gradients."""
+    states: list[dict[str, mx.array]] = []
+    tree_map(lambda _, state: states.append(state), step.gradients, step.optimizer.state)
+    return states
+
+
+def compared(array: mx.array) -> np.ndarray:
+    """The elements of `array` that are compared, copied, in float64."""
+    values = array.reshape(-1)
+    if values.size > BLOCKS * BLOCK:
+        starts = np.linspace(0, values.size - BLOCK, BLOCKS).astype(int).tolist()
+        values = mx.concatenate([values[start : start + BLOCK] for start in starts])
+    return np.array(values.astype(mx.float32)).astype(np.float64)
+
+
+def check_dtypes(case: Case, step: Step) -> None:
+    """Raise WrongCase if a step changed a dtype."""
+    precision = case.precision
+    for name, wanted, arrays in (
+        ("parameter", precision.parameter, flat(step.parameters)),
+        ("state", precision.state, [a for s in leaf_states(step) for a in s.values()]),
+    ):
+        found = {str(array.dtype).removeprefix("mlx.core.") for array in arrays} - {wanted}
+        if found:
+            raise WrongCase(f"{case}: dtype changed: {name} became {', '.join(sorted(found))}, was {wanted}")
+
+
+def check_work(case: Case, step: Step, work: Work) -> None:
+    """Raise WrongCase unless the step runs the kernels that its variant says it runs."""
+    fewest, most = (count * case.leaf_count for count in step.optimizer.kernels_a_leaf)
+    if fewest <= work.fused_kernels <= most:
+        return
+    hint = "; is there a C++ compiler, and MLX_DISABLE_COMPILE unset?" if not work.fused_kernels else ""
+    raise WrongCase(f"{case}: {work.fused_kernels} compiled kernels in a step, expected {fewest} to {most}{hint}")

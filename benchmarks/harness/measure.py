@@ -1,0 +1,78 @@
+"""One case in one process: checked, then measured, every metric of it."""
+
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import mlx.core as mx
+import psutil
+
+from benchmarks.harness import check, graph, machine
+from benchmarks.harness.cases import Case
+from benchmarks.harness.measurement import Measurement, Memory
+from benchmarks.harness.sampling import no_garbage_collection, sample
+from benchmarks.harness.step import TRACES, Step
+
+MEMORY_STEPS = 3
+HOST_SAMPLES = 15
+
+
+def measure(case: Case) -> Measurement:
+    """Measure `case` in this process, which should be a fresh one. Raises check.WrongCase."""
+    begin = time.perf_counter()
+    with private_caches():
+        step = Step(case)
+        expected = check.Check(case, step)
+        start = time.perf_counter()
+        step()
+        first_step = time.perf_counter() - start
+        for _ in range(check.STEPS - 1):
+            step()
+        error = expected.error(step)
+        check.check_dtypes(case, step)
+        work = graph.step_work(step.optimizer, step.gradients, step.parameters)
+        check.check_work(case, step, work)
+        step()
+        memory = measure_memory(step)
+        traces = TRACES.traces
+        seconds = sample(step)
+        if TRACES.traces != traces:
+            raise check.WrongCase(f"{case}: traced {TRACES.traces - traces} times while the clock ran")
+        with no_garbage_collection():
+            step.dispatch_only()
+            host = [step.dispatch_only() for _ in range(HOST_SAMPLES)]
+        return Measurement(first_step, seconds, host, memory, work, error, time.perf_counter() - begin)
+
+
+def measure_memory(step: Step) -> Memory:
+    mx.reset_peak_memory()
+    for _ in range(MEMORY_STEPS):
+        step()
+    active = mx.get_active_memory()
+    # The peak counter starts from 0, not from what is active: a step that donates everything would report none.
+    return Memory(max(mx.get_peak_memory(), active), active, mx.get_cache_memory(), machine.footprint_bytes())
+
+
+@contextmanager
+def private_caches() -> Iterator[None]:
+    """A kernel cache of this process alone, and no limit on MLX's buffer cache.
+
+    MLX finds its compiled kernels on disk by name and version, not by content, so two commits would share them. Its
+    CPU backend keeps only 32 MiB of freed buffers, and giving the rest back to the system would be part of every step.
+    """
+    folder = tempfile.mkdtemp(prefix="adamw-kernels-", dir=os.getcwd() if "ASV" in os.environ else None)
+    saved = os.environ.get("TMPDIR")
+    os.environ["TMPDIR"] = folder
+    limit = mx.set_cache_limit(psutil.virtual_memory().total)
+    try:
+        yield
+    finally:
+        mx.set_cache_limit(limit)
+        if saved is None:
+            del os.environ["TMPDIR"]
+        else:
+            os.environ["TMPDIR"] = saved
+        shutil.rmtree(folder, ignore_errors=True)

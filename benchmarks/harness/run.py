@@ -1,0 +1,135 @@
+"""One asv run: what it measured so far, kept in the directory that asv gives to all its benchmark processes.
+
+asv starts a process for every metric of every case. The first one measures the case and leaves the measurement here;
+the others read it. Only the seconds of a step are special: every reading of them uses a measurement up, so that each
+of asv's rounds times the case anew, in a fresh process.
+"""
+
+import json
+import os
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from asv_runner.benchmarks.mark import SkipNotImplemented
+
+from benchmarks.harness import cases, machine
+from benchmarks.harness.cases import Case
+from benchmarks.harness.ceiling import Ceiling
+from benchmarks.harness.measurement import Measurement
+from benchmarks.harness.roofline import Launch, Roofline
+
+LEDGER = "ADAMW_BENCH_LEDGER"
+"""The environment variable that names the file to which every measurement of a run is appended, a JSON object a line."""
+
+
+def begin() -> dict[str, Any]:
+    """Measure what this machine allows: asv's `setup_cache`, once a run. Plain data, so that reading it is cheap."""
+    from benchmarks.harness import ceiling, roofline
+
+    start = time.perf_counter()
+    measured = {"ceiling": ceiling.measure()._asdict(), "launch": roofline.measure_launch()._asdict()}
+    write_ledger({
+        "what": "machine",
+        "wall": time.perf_counter() - start,
+        "machine": machine.identify()._asdict(),
+        "description": str(machine.identify()),
+        "spec": machine.identify().spec._asdict() if machine.identify().spec else None,
+        "settings": machine.settings(),
+        **measured,
+    })
+    return measured
+
+
+def roofline_of(begun: dict[str, Any]) -> Roofline:
+    return Roofline(Ceiling(**begun["ceiling"]), Launch(**begun["launch"]))
+
+
+def skip(reason: str) -> None:
+    """Skip this benchmark; asv shows the reason with --show-stderr."""
+    print(reason)
+    raise SkipNotImplemented(reason)
+
+
+def take(case: Case) -> Measurement:
+    """A measurement of `case` that no call of `take` has returned before: a new one, unless one is left unused."""
+    fresh, used = paths(case)
+    measurement = load(fresh) or measured(case, fresh)
+    os.replace(fresh, used)
+    return measurement
+
+
+def look(case: Case) -> Measurement:
+    """The newest measurement of `case`, used or not; a new one if there is none."""
+    fresh, used = paths(case)
+    return load(fresh) or load(used) or measured(case, fresh)
+
+
+def paths(case: Case) -> tuple[Path, Path]:
+    name = str(case).replace("/", "-")
+    return Path(f"{name}.json"), Path(f"{name}.used.json")
+
+
+def load(path: Path) -> Measurement | None:
+    """The measurement in `path`, None if there is none. A failure that was recorded there is raised again."""
+    try:
+        plain = json.loads(path.read_text())
+    except FileNotFoundError:
+        return None
+    if "failed" in plain:
+        raise RuntimeError(plain["failed"])
+    return Measurement.from_dict(plain)
+
+
+def measured(case: Case, path: Path) -> Measurement:
+    """Measure `case` in this process and record the result, or the reason why there is none, in `path`."""
+    free = machine.free_bytes()
+    if case.needed_bytes > free:
+        skip(f"{case} needs {case.needed_bytes / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB are free")
+    from benchmarks.harness.measure import measure
+
+    before = machine.conditions()
+    try:
+        measurement = measure(case)
+    except Exception as error:
+        write(path, {"failed": str(error)})
+        write_ledger({"what": "failure", "case": str(case), "message": str(error)})
+        raise
+    write(path, measurement.to_dict())
+    write_ledger({
+        "what": "case",
+        "case": str(case),
+        "wall": measurement.wall,
+        "before": before,
+        "after": machine.conditions(),
+        "measurement": measurement.to_dict(),
+    })
+    return measurement
+
+
+def write(path: Path, plain: dict[str, Any]) -> None:
+    """Write `path` in one piece: whoever reads it sees all of it or nothing."""
+    with tempfile.NamedTemporaryFile("w", dir=path.parent, suffix=".partial", delete=False) as file:
+        json.dump(plain, file)
+    os.replace(file.name, path)
+
+
+def write_ledger(entry: dict[str, Any]) -> None:
+    """Append `entry` to the run's ledger, if the run keeps one."""
+    path = os.environ.get(LEDGER)
+    if path:
+        where = {"commit": os.environ.get("ASV_COMMIT"), "environment": os.environ.get("ASV_ENV_NAME")}
+        with open(path, "a") as file:
+            file.write(json.dumps(where | {"time": time.time()} | entry) + "\n")
+
+
+def choose(variant: str, workload: str) -> Case:
+    """The case, if this run is to measure it; skipped if it is left out or not in the profile."""
+    case = cases.case(variant, workload)
+    reason = cases.OMITTED.get((variant, case.precision_name))
+    if reason:
+        skip(f"{case} is left out: {reason}")
+    if not cases.in_profile(workload, cases.profile()):
+        skip(f"{case} is not in the profile {cases.profile()!r}")
+    return case

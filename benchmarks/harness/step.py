@@ -1,0 +1,91 @@
+"""A case made ready to run: inputs from fixed seeds, evaluated, and held so that MLX may reuse the old buffers."""
+
+import time
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+from mlx.utils import tree_map
+
+from benchmarks.harness import graph, trees
+from benchmarks.harness.cases import LEARNING_RATE, Case
+
+TRACES = graph.TraceCounter()
+TRACES.install()  # before any variant is imported
+
+import adamw  # noqa: E402
+
+SEED = 0
+TILE = 2**20
+"""Elements drawn at random; a larger leaf repeats them."""
+
+
+class Step:
+    """One update of a whole tree, to be called again and again.
+
+    Only this object holds the parameters, and it gives them away in every step; the optimizer alone holds the state.
+    """
+
+    def __init__(self, case: Case) -> None:
+        precision = case.precision
+        shapes = trees.build(case.tree_name)
+        random = np.random.default_rng(SEED)
+        self.gradients = filled(shapes, values(random), getattr(mx, precision.gradient))
+        self.held = [filled(shapes, values(random), getattr(mx, precision.parameter))]
+        self.optimizer = adamw.create(
+            case.variant, learning_rate=LEARNING_RATE, bias_correction=case.bias_correction
+        )
+        state_dtype = getattr(mx, precision.state)
+        self.optimizer.init(tree_map(lambda array: mx.zeros(array.shape, state_dtype), self.parameters))
+        self.evaluate()
+
+    @property
+    def parameters(self) -> Any:
+        return self.held[0]
+
+    def dispatch(self) -> None:
+        """Build the graph of one step. Nothing is evaluated, unless the variant evaluates."""
+        self.held.append(self.optimizer.apply_gradients(self.gradients, self.held.pop()))
+
+    def dispatch_only(self) -> float:
+        """Seconds to build the graph of one step, which is then dropped; evaluation is held back in any variant."""
+        with graph.undone(self.optimizer), graph.held_back():
+            start = time.perf_counter()
+            self.optimizer.apply_gradients(self.gradients, self.parameters)
+            return time.perf_counter() - start
+
+    def evaluate(self) -> None:
+        """Parameters and state both, or the state would grow into an ever longer graph."""
+        mx.eval(self.held, self.optimizer.state)
+        mx.synchronize()
+
+    def __call__(self) -> None:
+        self.dispatch()
+        self.evaluate()
+
+
+def values(random: np.random.Generator) -> np.ndarray:
+    """Magnitudes from 0.5 to 1.5 of either sign: no step takes them near a denormal, an overflow or a zero."""
+    return random.uniform(0.5, 1.5, TILE) * random.choice([-1.0, 1.0], TILE)
+
+
+def filled(shapes: Any, tile: np.ndarray, dtype: mx.Dtype) -> Any:
+    """A tree of evaluated arrays of `shapes`, each with a buffer of its own, holding the tile's values repeated."""
+    source = mx.array(tile, mx.float32).astype(dtype)
+    zero = mx.array(0, dtype)
+
+    def array(shape: trees.Shape) -> mx.array:
+        copies = -(-shape.size // TILE)
+        values = mx.concatenate([source] * copies)[: shape.size] + zero
+        leaf = values.reshape(tuple(shape))
+        mx.eval(leaf)
+        return leaf
+
+    def build(tree: Any) -> Any:
+        if isinstance(tree, trees.Shape):
+            return array(tree)
+        if isinstance(tree, dict):
+            return {key: build(child) for key, child in tree.items()}
+        return [build(child) for child in tree]
+
+    return build(shapes)

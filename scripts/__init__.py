@@ -1,0 +1,1 @@
+"""What is done with the measurements. Every command runs as `python -m scripts.NAME` and has --help."""

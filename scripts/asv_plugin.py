@@ -1,0 +1,150 @@
+"""asv's plugin, named in asv.conf.json: environments with this machine's MLX backend, results written in one piece.
+
+It uses asv's own mechanism (an `Environment` subclass, chosen by `environment_type: mlx`) and wraps two of asv's
+functions: `write_json`, which would leave half a file behind when the disk is full or the process is killed, and
+`Results.save`, beside whose file the run's ledger is kept.
+"""
+
+import atexit
+import importlib.metadata
+import os
+import shutil
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+from asv import util
+from asv.plugins.virtualenv import Virtualenv
+from asv.results import Results
+
+from scripts import ledger
+
+SCRATCH = Path(".asv/tmp")
+CPU_PACKAGE, CUDA_PACKAGE = "mlx-cpu", "mlx-cuda-13"
+
+PREFLIGHT = """
+import shutil, sys
+try:
+    import mlx.core as mx
+    mx.eval(mx.ones(4) + 1)
+except Exception as error:
+    sys.exit(f"MLX does not run here ({error}); on Linux install a backend: make setup BACKEND=cpu, or BACKEND=cuda13")
+if mx.default_device() == mx.Device(mx.cpu) and not shutil.which("g++"):
+    sys.exit("no g++ on PATH: MLX's CPU backend needs it to compile, and would silently run uncompiled; install g++")
+"""
+
+
+class MlxEnvironment(Virtualenv):
+    """A virtualenv with the MLX backend that .venv has, checked before anything is measured in it."""
+
+    tool_name = "mlx"
+    checked: set[str] = set()
+
+    def __init__(self, conf: Any, python: str, requirements: dict[str, str], tagged_env_vars: Any) -> None:
+        super().__init__(conf, python, with_backend(requirements), tagged_env_vars)
+
+    def create(self) -> None:
+        start_scratch()
+        super().create()
+        if self.name not in self.checked:
+            out, err, code = self.run(["-c", PREFLIGHT], valid_return_codes=None, return_stderr=True,
+                                      display_error=False, dots=False)
+            if code:
+                raise util.UserError(last_line(err or out))
+            self.checked.add(self.name)
+
+    def _setup(self) -> None:
+        try:
+            super()._setup()
+        except util.ProcessError as error:
+            raise util.UserError(
+                f"cannot install {', '.join(self._requirements)} into {self._path}: {last_line(error.stderr)} "
+                "Check the network, then run the same command again."
+            ) from error
+
+
+def with_backend(requirements: dict[str, str]) -> dict[str, str]:
+    """The requirements with MLX's CUDA backend in place of its CPU one, if that is what .venv has installed."""
+    if CPU_PACKAGE not in requirements or not installed(CUDA_PACKAGE):
+        return requirements
+    return {CUDA_PACKAGE if name == CPU_PACKAGE else name: pin for name, pin in requirements.items()}
+
+
+def installed(package: str) -> bool:
+    try:
+        importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def last_line(text: str) -> str:
+    lines = [line for line in text.strip().splitlines() if line.strip() and not line.startswith("[notice]")]
+    errors = [line for line in lines if "ERROR" in line or "Error" in line]
+    return (errors or lines or ["no reason given."])[-1].strip()
+
+
+def start_scratch() -> None:
+    """Give this process, and what it starts, a folder for temporary files, removed at its end.
+
+    A killed process cannot remove its own: the next one does.
+    """
+    mine = SCRATCH.absolute() / str(os.getpid())
+    if mine.exists():
+        return
+    for folder in SCRATCH.glob("[0-9]*"):
+        if not psutil.pid_exists(int(folder.name)):
+            shutil.rmtree(folder, ignore_errors=True)
+    mine.mkdir(parents=True)
+    tempfile.tempdir = os.environ["TMPDIR"] = str(mine)
+    os.environ.setdefault(ledger.VARIABLE, str(mine / "ledger.jsonl"))
+    atexit.register(finish, mine, time.perf_counter())
+
+
+def finish(folder: Path, start: float) -> None:
+    """Say what share of the run was measuring, and remove the temporary files."""
+    entries = ledger.read(Path(os.environ[ledger.VARIABLE]))
+    work = sum(entry.get("wall", 0.0) for entry in entries)
+    wall = time.perf_counter() - start
+    if work:
+        cases = sum(entry["what"] == "case" for entry in entries)
+        print(f"{cases} cases measured: {work:.0f} s of {wall:.0f} s ({work / wall:.0%}) in the measured processes' "
+              "own work, the rest in asv and in starting processes")
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+original_write_json = util.write_json
+original_save = Results.save
+
+
+def write_json(path: str, data: Any, api_version: int | None = None, compact: bool = False) -> None:
+    """asv's own `write_json`, but the file is complete or untouched."""
+    partial = f"{path}.{os.getpid()}.partial"
+    try:
+        original_write_json(partial, data, api_version, compact)
+        os.replace(partial, path)
+    except OSError as error:
+        raise util.UserError(f"cannot write {path}: {error.strerror}; the old file is whole") from error
+    finally:
+        Path(partial).unlink(missing_ok=True)
+
+
+def save(self: Results, result_dir: str) -> None:
+    """asv's own `save`, and beside its file the ledger of what was measured for it."""
+    original_save(self, result_dir)
+    run = Path(os.environ.get(ledger.VARIABLE, ""))
+    path = Path(result_dir, self._filename).with_suffix(".jsonl")
+    try:
+        ledger.merge(path, [entry for entry in ledger.read(run) if belongs(entry, self)])
+    except OSError as error:
+        raise util.UserError(f"cannot write {path}: {error.strerror}; the old file is whole") from error
+
+
+def belongs(entry: dict[str, Any], results: Results) -> bool:
+    return entry["commit"] == results.commit_hash and entry["environment"] == results.env_name
+
+
+util.write_json = write_json
+Results.save = save
