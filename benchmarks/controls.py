@@ -41,7 +41,7 @@ class Controls:
 
     @unit("seconds")
     def track_sgd(self):
-        """A step of `mlx.optimizers.SGD` with momentum, uncompiled, on one leaf: an optimizer that this is not about."""
+        """A step of `mlx.optimizers.SGD` with momentum, uncompiled, on one leaf: not what this is about."""
         optimizer = mlx.optimizers.SGD(learning_rate=1e-6, momentum=0.9)
         held, gradients = [{"weight": self.a}], {"weight": self.b}
 

@@ -49,8 +49,9 @@ class MlxEnvironment(Virtualenv):
         start_scratch()
         super().create()
         if self.name not in self.checked:
-            out, err, code = self.run(["-c", PREFLIGHT], valid_return_codes=None, return_stderr=True,
-                                      display_error=False, dots=False)
+            out, err, code = self.run(
+                ["-c", PREFLIGHT], valid_return_codes=None, return_stderr=True, display_error=False, dots=False
+            )
             if code:
                 raise util.UserError(last_line(err or out))
             self.checked.add(self.name)
@@ -110,8 +111,10 @@ def finish(folder: Path, start: float) -> None:
     wall = time.perf_counter() - start
     if work:
         cases = sum(entry["what"] == "case" for entry in entries)
-        print(f"{cases} cases measured: {work:.0f} s of {wall:.0f} s ({work / wall:.0%}) in the measured processes' "
-              "own work, the rest in asv and in starting processes")
+        print(
+            f"{cases} cases measured: {work:.0f} s of {wall:.0f} s ({work / wall:.0%}) in the measured processes' "
+            "own work, the rest in asv and in starting processes"
+        )
     shutil.rmtree(folder, ignore_errors=True)
 
 

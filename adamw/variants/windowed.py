@@ -19,7 +19,7 @@ DEFAULT_WINDOW = 16 * 2**20
 class Leaf:
     """One leaf's place: its gradient, its state, and where its parameter stands."""
 
-    __slots__ = ("gradient", "container", "key", "state")
+    __slots__ = ("container", "gradient", "key", "state")
 
     def __init__(self, gradient: mx.array, container: Any, key: Any, state: dict) -> None:
         self.gradient, self.container, self.key, self.state = gradient, container, key, state
@@ -87,12 +87,16 @@ class AdamW(CompiledAdamW):
             if leaf.parameter.nbytes > self.window_bytes:
                 leaf.container[leaf.key] = update_leaf(self, leaf.gradient, leaf.parameter, leaf.state, leaf_rates)
             else:
-                leaf.replace(*fused_leaf(leaf.gradient, leaf.parameter, leaf.state["m"], leaf.state["v"],
-                                         leaf_rates, self.constants))
+                leaf.replace(
+                    *fused_leaf(
+                        leaf.gradient, leaf.parameter, leaf.state["m"], leaf.state["v"], leaf_rates, self.constants
+                    )
+                )
 
 
-def _fused_leaf(gradient: mx.array, parameter: mx.array, m: mx.array, v: mx.array, rates: Rates,
-                constants: Constants) -> tuple[mx.array, mx.array, mx.array]:
+def _fused_leaf(
+    gradient: mx.array, parameter: mx.array, m: mx.array, v: mx.array, rates: Rates, constants: Constants
+) -> tuple[mx.array, mx.array, mx.array]:
     m = first_moment(gradient, m, constants.b1)
     v = second_moment(gradient, v, constants.b2)
     return new_parameter(parameter, m, v, rates, constants.eps), m, v

@@ -1,11 +1,12 @@
 """The cases: which variant runs on which tree in which precision, curated by hand, and what each must at least move.
 
-A **workload** is precision × tree (× options), written `float32/gpt2` or `float32/one_leaf/bias_correction`; a **case**
+A **workload** is precision / tree (/ option), written `float32/gpt2` or `float32/one_leaf/bias_correction`; a **case**
 is a variant on a workload. The lists never depend on the machine or the environment: what does not fit is skipped when
 it is about to run. Nothing here needs MLX.
 """
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -148,10 +149,10 @@ def variant_names() -> list[str]:
     return sorted(path.stem for path in folder.glob("[a-z]*.py"))
 
 
-def choose(kind: str, name: str, known: object) -> None:
-    """Raise UnknownCase unless `name` is in `known`, a container of names."""
-    if name not in known:  # type: ignore[operator]
-        raise UnknownCase(f"unknown {kind} {name!r}; choose one of: {', '.join(known)}")  # type: ignore[call-overload]
+def choose(kind: str, name: str, known: Iterable[str]) -> None:
+    """Raise UnknownCase unless `name` is one of the `known` names."""
+    if name not in known:
+        raise UnknownCase(f"unknown {kind} {name!r}; choose one of: {', '.join(known)}")
 
 
 def case(variant: str, workload: str) -> Case:

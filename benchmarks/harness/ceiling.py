@@ -81,47 +81,45 @@ def cpu_kernels(size: int) -> list[tuple[str, float]]:
     """(name, bytes a second) of every NumPy kernel, each core streaming through its share of `size` bytes."""
     import numpy as np
 
-    threads = os.cpu_count() or 1
-    rates = []
+    half = np.float32(0.5)
     kernels = (
         Kernel("copy", 2, 2, lambda a, b: np.copyto(a, b)),
-        Kernel("scale in place", 1, 2, lambda a: np.multiply(a, np.float32(0.5), out=a)),
+        Kernel("scale in place", 1, 2, lambda a: np.multiply(a, half, out=a)),
         Kernel("add in place", 2, 3, lambda a, b: np.add(a, b, out=a)),
     )
+    return [threaded_rate(kernel, size, os.cpu_count() or 1) for kernel in kernels]
+
+
+def threaded_rate(kernel: Kernel, size: int, threads: int) -> tuple[str, float]:
+    """(name, bytes a second) of `kernel`, run by every thread on arrays of its own."""
+    import numpy as np
+
+    length = size // kernel.arrays // threads // 4
+
+    def arrays(_: int) -> list[Any]:
+        return [np.ones(length, np.float32) for _ in range(kernel.arrays)]
+
     with ThreadPoolExecutor(threads) as pool:
-        for kernel in kernels:
-            length = size // kernel.arrays // threads // 4
-            shares = list(pool.map(lambda _: [np.ones(length, np.float32) for _ in range(kernel.arrays)],
-                                   range(threads)))
-
-            def run() -> None:
-                list(pool.map(lambda share: kernel.run(*share), shares))
-
-            moved = kernel.streams * length * 4 * threads
-            rates.append((f"NumPy {kernel.name}, {threads} threads", best_rate(run, moved)))
-    return rates
+        shares = list(pool.map(arrays, range(threads)))
+        rate = best_rate(
+            lambda: list(pool.map(lambda share: kernel.run(*share), shares)), kernel.streams * length * 4 * threads
+        )
+    return f"NumPy {kernel.name}, {threads} threads", rate
 
 
 def mlx_kernels(size: int) -> list[tuple[str, float]]:
     """(name, bytes a second) of MLX's streaming kernels on its default device, over `size` bytes of float32."""
     import mlx.core as mx
 
-    add = mx.compile(lambda a, b: a + 0.5 * b)
-    scale = mx.compile(lambda a: a * 0.5 + 0.25)
     length = size // 2 // 4
-    left, right = mx.ones(length), mx.ones(length)
-    mx.eval(left, right)
-
-    def triad() -> None:
-        mx.eval(add(left, right))
-
-    held = [left]
+    triad = mx.compile(lambda a, b: a + 0.5 * b)
+    scale = mx.compile(lambda a: a * 0.5 + 0.25)
+    held = [mx.ones(length), mx.ones(length)]
+    mx.eval(held)
+    triad_rate = best_rate(lambda: mx.eval(triad(*held)), 3 * length * 4)
 
     def scale_in_place() -> None:
-        held.append(scale(held.pop()))
+        held.append(scale(held.pop()))  # nobody else holds the array: MLX writes over it
         mx.eval(held)
 
-    rates = [("MLX triad", best_rate(triad, 3 * length * 4))]
-    del left
-    rates.append(("MLX scale in place", best_rate(scale_in_place, 2 * length * 4)))
-    return rates
+    return [("MLX triad", triad_rate), ("MLX scale in place", best_rate(scale_in_place, 2 * length * 4))]

@@ -1,13 +1,12 @@
 """A case that is wrong is not fast: what is proven of every case before it is timed."""
 
-from typing import Any
-
 import mlx.core as mx
 import numpy as np
-from adamw import reference
-from mlx.utils import tree_flatten, tree_map
+from mlx.utils import tree_map
 
+from adamw import reference
 from benchmarks.harness.cases import LEARNING_RATE, Case
+from benchmarks.harness.graph import flat
 from benchmarks.harness.measurement import Work
 from benchmarks.harness.step import Step
 
@@ -26,7 +25,8 @@ class Check:
 
     def __init__(self, case: Case, step: Step) -> None:
         self.case = case
-        self.start = [(compared(p), compared(g)) for p, g in zip(flat(step.parameters), flat(step.gradients))]
+        leaves = zip(flat(step.parameters), flat(step.gradients), strict=True)
+        self.start = [(compared(parameter), compared(gradient)) for parameter, gradient in leaves]
 
     def error(self, step: Step) -> float:
         """The largest relative error of any compared element of w, m and v. Raises WrongCase over the tolerance.
@@ -37,7 +37,8 @@ class Check:
         worst, place = 0.0, ""
         for number, (start, w, state) in enumerate(zip(self.start, flat(step.parameters), states, strict=True)):
             expected = self._expected(*start)
-            for name, array, ideal in (("w", w, expected.w), ("m", state["m"], expected.m), ("v", state["v"], expected.v)):
+            arrays = {"w": w, "m": state["m"], "v": state["v"]}
+            for (name, array), ideal in zip(arrays.items(), expected, strict=True):
                 error = float(np.max(np.abs(compared(array) - ideal) / np.abs(ideal)))
                 if not error <= worst:  # NaN is the worst of all
                     worst, place = error, f"{name} of leaf {number}"
@@ -55,10 +56,6 @@ class Check:
                 leaf, gradient, t, learning_rate=LEARNING_RATE, bias_correction=self.case.bias_correction
             )
         return leaf
-
-
-def flat(tree: Any) -> list[mx.array]:
-    return [array for _, array in tree_flatten(tree)]
 
 
 def leaf_states(step: Step) -> list[dict[str, mx.array]]:

@@ -10,7 +10,7 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import mlx.core as mx
 from mlx.utils import tree_flatten, tree_map
@@ -77,10 +77,15 @@ def step_work(optimizer: Any, gradients: Any, parameters: Any) -> Work:
     return counts.work
 
 
+def flat(tree: Any) -> list[mx.array]:
+    """The arrays of `tree`, in MLX's order."""
+    return [array for _, array in cast(list[tuple[str, mx.array]], tree_flatten(tree))]
+
+
 def leaf_arrays(gradients: Any, *rest: Any) -> list[list[mx.array]]:
     """For every leaf of `gradients` the arrays that stand in its place in the other trees; a leaf's state is a dict."""
     leaves: list[list[mx.array]] = []
-    tree_map(lambda _, *places: leaves.append([array for _, array in tree_flatten(list(places))]), gradients, *rest)
+    tree_map(lambda _, *places: leaves.append(flat(list(places))), gradients, *rest)
     return leaves
 
 
@@ -154,7 +159,7 @@ class TraceCounter:
         self._compile = mx.compile
 
     def install(self) -> None:
-        mx.compile = self._counting_compile
+        mx.compile = self._counting_compile  # type: ignore[assignment]
 
     def _counting_compile(self, function: Callable, *args: Any, **kwargs: Any) -> Callable:
         def traced(*inputs: Any, **named: Any) -> Any:

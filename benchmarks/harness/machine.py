@@ -137,8 +137,11 @@ def cpu_cache_bytes(folder: Path = Path("/sys/devices/system/cpu/cpu0/cache")) -
     units = {"K": 2**10, "M": 2**20, "G": 2**30}
     sizes = [path.read_text().strip() for path in folder.glob("index*/size")]
     linux = [int(size[:-1]) * units[size[-1]] for size in sizes if re.fullmatch(r"\d+[KMG]", size)]
-    mac = [int(size) for size in output("sysctl", "-n", "hw.l3cachesize", "hw.perflevel0.l2cachesize").split()
-           if sys.platform == "darwin" and size.isdecimal()]
+    mac = [
+        int(size)
+        for size in output("sysctl", "-n", "hw.l3cachesize", "hw.perflevel0.l2cachesize").split()
+        if sys.platform == "darwin" and size.isdecimal()
+    ]
     return max(linux + mac, default=None) or None
 
 
@@ -154,7 +157,7 @@ def settings() -> dict[str, object]:
     import mlx.core as mx
 
     return {
-        "mlx": mx.__version__,
+        "mlx": version("mlx"),
         "python": platform.python_version(),
         "numpy": version("numpy"),
         "device": str(mx.default_device()),

@@ -1,4 +1,4 @@
-"""What is measured of a case, as plain data: written to JSON by the process that measures, read by those that report."""
+"""What is measured of a case, as plain data: written by the process that measures, read by those that report."""
 
 import statistics
 from typing import Any, NamedTuple

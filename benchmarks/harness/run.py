@@ -21,7 +21,7 @@ from benchmarks.harness.measurement import Measurement
 from benchmarks.harness.roofline import Launch, Roofline
 
 LEDGER = "ADAMW_BENCH_LEDGER"
-"""The environment variable that names the file to which every measurement of a run is appended, a JSON object a line."""
+"""The environment variable that names the file to which a run's measurements are appended, a JSON object a line."""
 
 
 def begin() -> dict[str, Any]:
@@ -29,16 +29,19 @@ def begin() -> dict[str, Any]:
     from benchmarks.harness import ceiling, roofline
 
     start = time.perf_counter()
+    here = machine.identify()
     measured = {"ceiling": ceiling.measure()._asdict(), "launch": roofline.measure_launch()._asdict()}
-    write_ledger({
-        "what": "machine",
-        "wall": time.perf_counter() - start,
-        "machine": machine.identify()._asdict(),
-        "description": str(machine.identify()),
-        "spec": machine.identify().spec._asdict() if machine.identify().spec else None,
-        "settings": machine.settings(),
-        **measured,
-    })
+    write_ledger(
+        {
+            "what": "machine",
+            "wall": time.perf_counter() - start,
+            "machine": here._asdict(),
+            "description": str(here),
+            "spec": here.spec._asdict() if here.spec else None,
+            "settings": machine.settings(),
+            **measured,
+        }
+    )
     return measured
 
 
@@ -97,14 +100,16 @@ def measured(case: Case, path: Path) -> Measurement:
         write_ledger({"what": "failure", "case": str(case), "message": str(error)})
         raise
     write(path, measurement.to_dict())
-    write_ledger({
-        "what": "case",
-        "case": str(case),
-        "wall": measurement.wall,
-        "before": before,
-        "after": machine.conditions(),
-        "measurement": measurement.to_dict(),
-    })
+    write_ledger(
+        {
+            "what": "case",
+            "case": str(case),
+            "wall": measurement.wall,
+            "before": before,
+            "after": machine.conditions(),
+            "measurement": measurement.to_dict(),
+        }
+    )
     return measurement
 
 

@@ -18,7 +18,7 @@ WARM_UP = 0.1  # seconds
 WARM_UP_CALLS = 2
 
 
-def sample(call: Callable[[], None]) -> Samples:
+def sample(call: Callable[[], object]) -> Samples:
     """Time `call`, which must end synchronised with the device.
 
     A short call is repeated within a sample until the sample lasts SHORTEST_SAMPLE; samples are taken until BUDGET
@@ -51,7 +51,7 @@ def no_garbage_collection() -> Iterator[None]:
             gc.enable()
 
 
-def warm_up(call: Callable[[], None]) -> float:
+def warm_up(call: Callable[[], object]) -> float:
     """Call until warm; the shortest call's seconds."""
     shortest = math.inf
     spent = calls = 0.0

@@ -32,9 +32,7 @@ class Step:
         random = np.random.default_rng(SEED)
         self.gradients = filled(shapes, values(random), getattr(mx, precision.gradient))
         self.held = [filled(shapes, values(random), getattr(mx, precision.parameter))]
-        self.optimizer = adamw.create(
-            case.variant, learning_rate=LEARNING_RATE, bias_correction=case.bias_correction
-        )
+        self.optimizer = adamw.create(case.variant, learning_rate=LEARNING_RATE, bias_correction=case.bias_correction)
         state_dtype = getattr(mx, precision.state)
         self.optimizer.init(tree_map(lambda array: mx.zeros(array.shape, state_dtype), self.parameters))
         self.evaluate()

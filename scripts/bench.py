@@ -1,0 +1,166 @@
+"""Measure this commit on this machine: run asv, print the table, write the HTML report."""
+
+import argparse
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from benchmarks.harness import cases
+from scripts import command, ledger, table
+
+LOG = Path(".asv/bench.log")
+HTML = Path(".asv/html")
+ASV = [sys.executable, "-m", "asv"]
+POLL = 0.5  # seconds
+
+EPILOG = """examples:
+  python -m scripts.bench                       the quick profile: a few minutes
+  python -m scripts.bench --profile default     everything that `asv run` measures by default
+
+exit codes: 0 everything measured, 1 a case failed (the table says which), 2 error, 130 interrupted
+"""
+
+
+def selection(profile: str) -> list[str]:
+    """asv's --bench expressions for `profile`: what does not match costs nothing, not even a process."""
+    workloads = [re.escape(name) for name in cases.WORKLOADS if cases.in_profile(name, profile)]
+    scaling = [] if profile == "quick" else [r"^scaling\."]
+    return [rf", '({'|'.join(workloads)})'\)$", r"^controls\.", *scaling]
+
+
+def expected(profile: str) -> int:
+    """Cases that `profile` measures where everything fits."""
+    pairs = [
+        (variant, workload.split("/")[0])
+        for variant in cases.variant_names()
+        for workload in cases.WORKLOADS
+        if cases.in_profile(workload, profile)
+    ]
+    return sum(pair not in cases.OMITTED for pair in pairs)
+
+
+def git(*arguments: str) -> str:
+    """What git prints. Raises UserError if this is no checkout."""
+    try:
+        return subprocess.run(["git", *arguments], capture_output=True, text=True, check=True).stdout.strip()
+    except FileNotFoundError as error:
+        raise command.UserError("git is not installed; install it, asv measures commits") from error
+    except subprocess.CalledProcessError as error:
+        raise command.UserError(f"git {' '.join(arguments)}: {error.stderr.strip()}; clone the repository") from error
+
+
+@contextmanager
+def running(asv: list[str], run_ledger: Path, profile: str) -> Iterator[subprocess.Popen]:
+    """asv in a process group of its own, writing to LOG; nothing of it outlives this block."""
+    LOG.parent.mkdir(exist_ok=True)
+    environment = os.environ | {ledger.VARIABLE: str(run_ledger), "ADAMW_PROFILE": profile}
+    with LOG.open("w") as log:
+        process = subprocess.Popen(asv, stdout=log, stderr=subprocess.STDOUT, env=environment, start_new_session=True)
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGINT)
+                try:
+                    process.wait(timeout=10)
+                except subprocess.TimeoutExpired:
+                    os.killpg(process.pid, signal.SIGKILL)
+                    process.wait()
+
+
+def watch(process: subprocess.Popen, run_ledger: Path, total: int, console: Console) -> None:
+    """Show how many cases are done until `process` ends; without a terminal, a line a case."""
+    description = TextColumn("{task.description}")
+    columns = (SpinnerColumn(), description, BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        task = progress.add_task("preparing asv's environment", total=total)
+        done = 0
+        while process.poll() is None:
+            time.sleep(POLL)
+            finished = [entry["case"] for entry in ledger.read(run_ledger) if "case" in entry]
+            for case in finished[done:]:
+                if not console.is_terminal:
+                    console.print(f"[{time.strftime('%H:%M:%S')}] measured {case}", markup=False, highlight=False)
+            done = len(finished)
+            progress.update(task, completed=done, description=finished[-1] if finished else "preparing")
+
+
+def failure_reason() -> str:
+    """The line in which asv says why it stopped."""
+    lines = [line.strip(" ·") for line in LOG.read_text(errors="replace").splitlines() if line.strip(" ·")]
+    return lines[-1][:500] if lines else "asv printed nothing"
+
+
+def run_asv(profile: str, machine: str | None, console: Console) -> int:
+    """asv's exit code, 0 or 2. Raises UserError if it could not run."""
+    asv = [*ASV, "run", "--show-stderr", "HEAD^!"]
+    for expression in selection(profile):
+        asv += ["--bench", expression]
+    if profile == "quick":
+        asv += ["--attribute", "rounds=1"]
+    if machine:
+        asv += ["--machine", machine]
+    with tempfile.TemporaryDirectory() as folder:
+        run_ledger = Path(folder, "ledger.jsonl")
+        with running(asv, run_ledger, profile) as process:
+            watch(process, run_ledger, expected(profile), console)
+            if process.returncode not in (0, 2):
+                raise command.UserError(f"asv stopped: {failure_reason()} (all of it: {LOG})")
+            return process.returncode
+
+
+def publish(report: table.Report) -> Path:
+    """asv's site, and in it the table as one page that needs no network. Raises UserError if asv could not."""
+    done = subprocess.run([*ASV, "publish"], capture_output=True, text=True)
+    if done.returncode:
+        raise command.UserError(f"asv publish failed: {table_line(done.stdout + done.stderr)}")
+    with open(os.devnull, "w") as nowhere:
+        page = Console(width=table.WIDTH, record=True, file=nowhere)
+        table.show(report, page)
+        command.write_text(HTML / "table.html", page.export_html())
+    return HTML / "index.html"
+
+
+def table_line(text: str) -> str:
+    return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "no reason given")
+
+
+def parser() -> argparse.ArgumentParser:
+    parser = command.parser(__doc__, EPILOG)
+    parser.add_argument("--profile", choices=cases.PROFILES, default="quick", help="default: quick")
+    parser.add_argument("--machine", metavar="NAME", help="asv's name of this machine; default: its host name")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the table's rows as JSON")
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = parser().parse_args(arguments)
+    console = Console(width=None if sys.stdout.isatty() else table.WIDTH)
+    commit = git("rev-parse", "HEAD")
+    if git("status", "--porcelain", "--", "adamw"):
+        console.print("note: adamw/ has uncommitted changes; what is measured is the commit", markup=False)
+    start = time.perf_counter()
+    code = run_asv(options.profile, options.machine, console)
+    report = table.Report(table.newest(Path("results"), options.machine, commit))
+    index = publish(report)
+    table.show(report, Console(width=table.WIDTH))
+    print(next((line for line in reversed(LOG.read_text().splitlines()) if "own work" in line), ""))
+    print(f"report: {index} (to view: .venv/bin/asv preview); this table as a page: {HTML / 'table.html'}")
+    print(f"done in {time.perf_counter() - start:.0f} s")
+    if options.json:
+        table.write_json(report, options.json)
+    return 1 if code or report.failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(command.run(main))

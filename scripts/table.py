@@ -1,0 +1,167 @@
+"""Print what was measured: milliseconds, GB/s, % of the ceiling, peak over ideal and error of every case."""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.harness import cases
+from benchmarks.harness.ceiling import Ceiling
+from benchmarks.harness.measurement import Measurement
+from scripts import command, ledger
+
+WIDTH = 100
+QUIET = 0.95
+"""CPU time over wall time below which a case on MLX's CPU backend shared its core with another process."""
+
+EPILOG = """examples:
+  python -m scripts.table                       the newest results of the machine measured last
+  python -m scripts.table --machine mac-studio --json table.json
+"""
+
+
+class Report:
+    """One machine's results for one commit, newest measurement of every case."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.machine_name = path.parent.name
+        entries = ledger.newest(ledger.read(path))
+        self.cases = [entry for (what, _), entry in entries.items() if what == "case"]
+        self.failures = [entry for (what, _), entry in entries.items() if what == "failure"]
+        host = entries.get(("machine", ""))
+        if not host:
+            raise command.UserError(f"{path} does not say which machine it was measured on; run asv again")
+        self.host = host
+
+    @property
+    def ceiling(self) -> Ceiling:
+        return Ceiling(**self.host["ceiling"])
+
+    @property
+    def description(self) -> list[str]:
+        """What ran where, and what it is held against."""
+        settings, spec = self.host["settings"], self.host["spec"]
+        spec_text = (
+            f"{spec['gigabytes_per_second']:g} GB/s ({spec['source']})" if spec else "none known for this device"
+        )
+        return [
+            f"{self.host['description']}",
+            f"machine {self.machine_name}, commit {str(self.host['commit'])[:8]}, mlx {settings['mlx']}, "
+            f"Python {settings['python']}",
+            f"% of ceiling: {self.ceiling}",
+            f"spec ceiling: {spec_text}",
+        ]
+
+    def frame(self) -> pd.DataFrame:
+        """A row a case, in the order of the workloads. GB/s are ideal bytes over median seconds."""
+        rows = [row(entry, self.ceiling, self.host["machine"]) for entry in self.cases]
+        order = {name: place for place, name in enumerate(cases.WORKLOADS)}
+        rows.sort(key=lambda row: (order.get(row["workload"], len(order)), row["elements"], row["variant"]))
+        return pd.DataFrame(rows)
+
+
+def row(entry: ledger.Entry, ceiling: Ceiling, machine: dict[str, Any]) -> dict[str, Any]:
+    variant, _, workload = entry["case"].partition("/")
+    precision, tree, *options = workload.split("/")
+    case = cases.Case(variant, precision, tree, bool(options))
+    measured = Measurement.from_dict(entry["measurement"])
+    rate = case.ideal_bytes / measured.step.median
+    spread = pd.Series(measured.step.seconds).quantile([0.25, 0.75])
+    resident = case.resident_bytes
+    notes = []
+    if rate > ceiling.bytes_per_second or (machine["cache_bytes"] and resident <= machine["cache_bytes"]):
+        notes.append("cache-resident")
+    if machine["backend"] == "CPU" and measured.step.busy < QUIET:
+        notes.append(f"busy machine ({measured.step.busy:.0%} of the core)")
+    return {
+        "variant": variant,
+        "workload": workload,
+        "elements": case.parameter_count,
+        "milliseconds": measured.step.median * 1e3,
+        "spread": (spread[0.75] - spread[0.25]) / measured.step.median,
+        "gigabytes_per_second": rate / 1e9,
+        "ceiling_fraction": rate / ceiling.bytes_per_second,
+        "traffic_ratio": measured.work.modelled_bytes / case.ideal_bytes,
+        "peak_ratio": measured.memory.peak / resident,
+        "error": measured.error,
+        "notes": ", ".join(notes),
+    }
+
+
+def table(report: Report) -> Table:
+    """The report as a table of at most WIDTH columns; the sweep's sizes are left to the reports."""
+    shown = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("workload", "variant"):
+        shown.add_column(heading, no_wrap=True)
+    for heading in ("ms", "± %", "GB/s", "% ceiling", "peak/ideal", "error"):
+        shown.add_column(heading, justify="right", no_wrap=True)
+    shown.add_column("note", overflow="ellipsis", no_wrap=True)
+    last = ""
+    for case in report.frame().itertuples():
+        if case.workload not in cases.WORKLOADS:
+            continue
+        if last and case.workload != last:
+            shown.add_row()
+        shown.add_row(
+            case.workload if case.workload != last else "",
+            case.variant,
+            f"{case.milliseconds:.3g}" if case.milliseconds < 1000 else f"{case.milliseconds:.0f}",
+            f"{case.spread * 50:.0f}",
+            f"{case.gigabytes_per_second:.3g}",
+            f"{case.ceiling_fraction:.1%}".rstrip("%"),
+            f"{case.peak_ratio:.2f}",
+            f"{case.error:.0e}",
+            case.notes,
+        )
+        last = case.workload
+    return shown
+
+
+def show(report: Report, console: Console) -> None:
+    """The table, then what it was measured on and against, and what failed."""
+    console.print(table(report))
+    console.print()
+    for line in report.description:
+        console.print(line, markup=False, highlight=False)
+    for failure in report.failures:
+        console.print(f"FAILED {failure['message'][:500]}", markup=False, highlight=False, style="red")
+
+
+def newest(results: Path, machine: str | None = None, commit: str | None = None) -> Path:
+    """The ledger written last, of `machine` and `commit` or of any. Raises UserError if there is none."""
+    pattern = f"{machine or '*'}/{(commit or '')[:8]}*.jsonl"
+    found = sorted(results.glob(pattern), key=lambda path: path.stat().st_mtime)
+    if not found:
+        raise command.UserError(f"no results in {results}/{pattern}; run `make bench` or `asv run` first")
+    return found[-1]
+
+
+def parser() -> argparse.ArgumentParser:
+    parser = command.parser(__doc__, EPILOG)
+    parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="default: results")
+    parser.add_argument("--machine", metavar="NAME", help="default: the machine measured last")
+    parser.add_argument("--commit", metavar="HASH", help="a commit's hash; default: the commit measured last")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the rows as JSON")
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = parser().parse_args(arguments)
+    report = Report(newest(options.results, options.machine, options.commit))
+    show(report, Console(width=WIDTH))
+    if options.json:
+        write_json(report, options.json)
+    return 1 if report.failures else 0
+
+
+def write_json(report: Report, path: Path) -> None:
+    command.write_json(path, {"machine": report.host, "cases": report.frame().to_dict("records")})
+
+
+if __name__ == "__main__":
+    sys.exit(command.run(main))
