@@ -4,12 +4,13 @@ m' is written over m, v' over v and w' over w: no memory beyond the resident 4N,
 3N for v', 4N for w') instead of 7N. The buffers are reused only if nobody else holds the old arrays.
 """
 
+from functools import cache
 from typing import Any
 
 import mlx.core as mx
 from mlx.utils import tree_map
 
-from adamw.base import CompiledAdamW, Rates, first_moment, new_parameter, second_moment
+from adamw.base import CompiledAdamW, Constants, Rates, first_moment, new_parameter, second_moment
 
 # Shapeless: one trace serves every leaf of a dtype.
 compiled_first_moment = mx.compile(first_moment, shapeless=True)
@@ -17,12 +18,11 @@ compiled_second_moment = mx.compile(second_moment, shapeless=True)
 compiled_parameter = mx.compile(new_parameter, shapeless=True)
 
 
-def update_leaf(optimizer: CompiledAdamW, gradient: mx.array, parameter: mx.array, state: dict, rates: Rates) -> Any:
+def update_leaf(gradient: mx.array, parameter: mx.array, state: dict, rates: Rates, constants: Constants) -> mx.array:
     """The new parameter; m and v of `state` are replaced. Nothing is evaluated."""
-    b1, b2, eps, _, _ = optimizer.constants
-    state["m"] = compiled_first_moment(gradient, state["m"], b1)
-    state["v"] = compiled_second_moment(gradient, state["v"], b2)
-    return compiled_parameter(parameter, state["m"], state["v"], rates, eps)
+    state["m"] = compiled_first_moment(gradient, state["m"], constants.b1)
+    state["v"] = compiled_second_moment(gradient, state["v"], constants.b2)
+    return compiled_parameter(parameter, state["m"], state["v"], rates, constants.eps)
 
 
 class AdamW(CompiledAdamW):
@@ -33,10 +33,9 @@ class AdamW(CompiledAdamW):
     def apply_gradients(self, gradients: Any, parameters: Any) -> Any:
         self.prepare(gradients)
         self.count_step()
-        self._rates: dict[mx.Dtype, Rates] = {}
-        return tree_map(self.apply_single, gradients, parameters, self.state)
+        rates = cache(self.rates)
 
-    def apply_single(self, gradient: mx.array, parameter: mx.array, state: dict) -> mx.array:
-        if gradient.dtype not in self._rates:
-            self._rates[gradient.dtype] = self.rates(gradient.dtype)
-        return update_leaf(self, gradient, parameter, state, self._rates[gradient.dtype])
+        def update(gradient: mx.array, parameter: mx.array, state: dict) -> mx.array:
+            return update_leaf(gradient, parameter, state, rates(gradient.dtype), self.constants)
+
+        return tree_map(update, gradients, parameters, self.state)

@@ -6,6 +6,7 @@ evaluated, its old arrays return to MLX's cache, and the next window's new array
 """
 
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 import mlx.core as mx
@@ -28,8 +29,9 @@ class Leaf:
     def parameter(self) -> mx.array:
         return self.container[self.key]
 
-    def replace(self, parameter: mx.array, m: mx.array, v: mx.array) -> None:
-        self.container[self.key], self.state["m"], self.state["v"] = parameter, m, v
+    @parameter.setter
+    def parameter(self, array: mx.array) -> None:
+        self.container[self.key] = array
 
 
 class AdamW(CompiledAdamW):
@@ -68,30 +70,25 @@ class AdamW(CompiledAdamW):
         """Replace the arrays of `tree` and of the state, one window after the other, two in flight."""
         self.prepare(gradients)
         self.count_step()
-        rates: dict[mx.Dtype, Rates] = {}
+        rates = cache(self.rates)
         in_flight: list[mx.array] = []
         for window in windows(leaves(gradients, tree, self.state), self.window_bytes):
             for leaf in window:
-                if leaf.gradient.dtype not in rates:
-                    rates[leaf.gradient.dtype] = self.rates(leaf.gradient.dtype)
-            self._replace(window, rates)
+                self._replace(leaf, rates(leaf.gradient.dtype))
             started = [array for leaf in window for array in (leaf.parameter, leaf.state["m"], leaf.state["v"])]
             mx.async_eval(started)
             mx.eval(in_flight)
             in_flight = started
         mx.eval(in_flight, self.step)
 
-    def _replace(self, window: list[Leaf], rates: dict[mx.Dtype, Rates]) -> None:
-        for leaf in window:
-            leaf_rates = rates[leaf.gradient.dtype]
-            if leaf.parameter.nbytes > self.window_bytes:
-                leaf.container[leaf.key] = update_leaf(self, leaf.gradient, leaf.parameter, leaf.state, leaf_rates)
-            else:
-                leaf.replace(
-                    *fused_leaf(
-                        leaf.gradient, leaf.parameter, leaf.state["m"], leaf.state["v"], leaf_rates, self.constants
-                    )
-                )
+    def _replace(self, leaf: Leaf, rates: Rates) -> None:
+        gradient, parameter, state = leaf.gradient, leaf.parameter, leaf.state
+        if parameter.nbytes > self.window_bytes:
+            leaf.parameter = update_leaf(gradient, parameter, state, rates, self.constants)
+        else:
+            leaf.parameter, state["m"], state["v"] = fused_leaf(
+                gradient, parameter, state["m"], state["v"], rates, self.constants
+            )
 
 
 def _fused_leaf(

@@ -47,10 +47,10 @@ class Precision(NamedTuple):
 ITEMSIZE = {"float32": 4, "float16": 2, "bfloat16": 2}
 
 PRECISIONS = {
-    "float32": Precision("float32", "float32", "float32", tolerance=2**-20),
-    "float16": Precision("float16", "float16", "float16", tolerance=2**-7),
-    "bfloat16": Precision("bfloat16", "bfloat16", "bfloat16", tolerance=2**-4),
-    "mixed": Precision("bfloat16", "bfloat16", "float32", tolerance=2**-5),
+    "float32": Precision("float32", "float32", "float32", tolerance=2**-18),
+    "float16": Precision("float16", "float16", "float16", tolerance=2**-8),
+    "bfloat16": Precision("bfloat16", "bfloat16", "bfloat16", tolerance=2**-6),
+    "mixed": Precision("bfloat16", "bfloat16", "float32", tolerance=2**-6),
 }
 
 OPTIONS = ("bias_correction",)
