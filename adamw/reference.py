@@ -9,8 +9,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-DEFAULTS = {"betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.01, "bias_correction": False}
-
 
 class Leaf(NamedTuple):
     """One leaf's parameter w and moments m and v: float64 arrays of one shape."""

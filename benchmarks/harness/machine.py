@@ -152,6 +152,11 @@ def system_version() -> str:
     return f"{platform.system()} {platform.release()}"
 
 
+def buffer_cache_limit() -> int:
+    """What MLX's buffer cache is allowed while measuring: in effect everything."""
+    return psutil.virtual_memory().total
+
+
 def settings() -> dict[str, object]:
     """What decides numbers and stays the same for a whole run: versions, MLX's variables and limits."""
     import mlx.core as mx
@@ -163,6 +168,7 @@ def settings() -> dict[str, object]:
         "device": str(mx.default_device()),
         "system": system_version(),
         "cpu_count": os.cpu_count(),
+        "buffer_cache_limit": buffer_cache_limit(),
         "variables": {name: value for name, value in os.environ.items() if name.startswith("MLX_")},
     }
 

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import mlx.core as mx
-import psutil
 
 from benchmarks.harness import check, graph, machine
 from benchmarks.harness.cases import Case
@@ -66,7 +65,7 @@ def private_caches() -> Iterator[None]:
     folder = tempfile.mkdtemp(prefix="adamw-kernels-", dir=os.getcwd() if "ASV" in os.environ else None)
     saved = os.environ.get("TMPDIR")
     os.environ["TMPDIR"] = folder
-    limit = mx.set_cache_limit(psutil.virtual_memory().total)
+    limit = mx.set_cache_limit(machine.buffer_cache_limit())
     try:
         yield
     finally:

@@ -14,6 +14,7 @@ from typing import Any
 
 from asv_runner.benchmarks.mark import SkipNotImplemented
 
+import adamw
 from benchmarks.harness import cases, machine
 from benchmarks.harness.cases import Case
 from benchmarks.harness.ceiling import Ceiling
@@ -28,6 +29,7 @@ def begin() -> dict[str, Any]:
     """Measure what this machine allows: asv's `setup_cache`, once a run. Plain data, so that reading it is cheap."""
     from benchmarks.harness import ceiling, roofline
 
+    check_installed()
     start = time.perf_counter()
     here = machine.identify()
     measured = {"ceiling": ceiling.measure()._asdict(), "launch": roofline.measure_launch()._asdict()}
@@ -43,6 +45,13 @@ def begin() -> dict[str, Any]:
         }
     )
     return measured
+
+
+def check_installed() -> None:
+    """Raise RuntimeError unless `adamw` is the commit's, installed by asv, and not the working tree's."""
+    environment = os.environ.get("ASV_ENV_DIR")
+    if environment and not Path(adamw.__file__).is_relative_to(environment):
+        raise RuntimeError(f"adamw comes from {adamw.__file__}, not from the commit under test in {environment}")
 
 
 def roofline_of(begun: dict[str, Any]) -> Roofline:
@@ -87,6 +96,8 @@ def load(path: Path) -> Measurement | None:
 
 def measured(case: Case, path: Path) -> Measurement:
     """Measure `case` in this process and record the result, or the reason why there is none, in `path`."""
+    if case.variant not in adamw.names():
+        skip(f"{case.variant} is not in this commit")
     free = machine.free_bytes()
     if case.needed_bytes > free:
         skip(f"{case} needs {case.needed_bytes / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB are free")
