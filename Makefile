@@ -13,7 +13,7 @@ bench: setup
 	@.venv/bin/python -m scripts.bench --profile $(PROFILE)
 
 test: setup lint
-	@.venv/bin/python -m pytest
+	@.venv/bin/python -m pytest --benchmark-disable
 
 lint: setup
 	@.venv/bin/ruff check --quiet .

@@ -15,8 +15,14 @@ from benchmarks.harness.measurement import Measurement
 from scripts import command, ledger
 
 WIDTH = 100
+NOTE_WIDTH = 9
 QUIET = 0.95
 """CPU time over wall time below which a case on MLX's CPU backend shared its core with another process."""
+
+NOTES = {
+    "cache": "cache-resident, the tree fits the last-level cache or beats the ceiling: not memory's speed",
+    "busy": "another process held the core; the share that was left",
+}
 
 EPILOG = """examples:
   python -m scripts.table                       the newest results of the machine measured last
@@ -75,9 +81,9 @@ def row(entry: ledger.Entry, ceiling: Ceiling, machine: dict[str, Any]) -> dict[
     resident = case.resident_bytes
     notes = []
     if rate > ceiling.bytes_per_second or (machine["cache_bytes"] and resident <= machine["cache_bytes"]):
-        notes.append("cache-resident")
+        notes.append("cache")
     if machine["backend"] == "CPU" and measured.step.busy < QUIET:
-        notes.append(f"busy machine ({measured.step.busy:.0%} of the core)")
+        notes.append(f"busy {measured.step.busy:.0%}")
     return {
         "variant": variant,
         "workload": workload,
@@ -89,18 +95,18 @@ def row(entry: ledger.Entry, ceiling: Ceiling, machine: dict[str, Any]) -> dict[
         "traffic_ratio": measured.work.modelled_bytes / case.ideal_bytes,
         "peak_ratio": measured.memory.peak / resident,
         "error": measured.error,
-        "notes": ", ".join(notes),
+        "notes": " ".join(notes),
     }
 
 
 def table(report: Report) -> Table:
     """The report as a table of at most WIDTH columns; the sweep's sizes are left to the reports."""
     shown = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("workload", "variant"):
-        shown.add_column(heading, no_wrap=True)
-    for heading in ("ms", "± %", "GB/s", "% ceiling", "peak/ideal", "error"):
+    shown.add_column("\nworkload", no_wrap=True)
+    shown.add_column("\nvariant", no_wrap=True)
+    for heading in ("\nms", "\n± %", "\nGB/s", "% of\nceiling", "peak/\nideal", "\nerror"):
         shown.add_column(heading, justify="right", no_wrap=True)
-    shown.add_column("note", overflow="ellipsis", no_wrap=True)
+    shown.add_column("\nnote", max_width=NOTE_WIDTH)
     last = ""
     for case in report.frame().itertuples():
         if case.workload not in cases.WORKLOADS:
@@ -123,11 +129,15 @@ def table(report: Report) -> Table:
 
 
 def show(report: Report, console: Console) -> None:
-    """The table, then what it was measured on and against, and what failed."""
+    """The table, then what it was measured on and against, what its notes mean, and what failed."""
     console.print(table(report))
     console.print()
     for line in report.description:
         console.print(line, markup=False, highlight=False)
+    notes = set(" ".join(report.frame().notes).split()) if report.cases else set()
+    for word, meaning in NOTES.items():
+        if word in notes:
+            console.print(f"{word}: {meaning}", markup=False, highlight=False)
     for failure in report.failures:
         console.print(f"FAILED {failure['message'][:500]}", markup=False, highlight=False, style="red")
 

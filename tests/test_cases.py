@@ -1,5 +1,10 @@
 """The trees have the published sizes, and the list of cases says what it means."""
 
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from benchmarks.harness import cases, trees
@@ -99,7 +104,18 @@ def test_the_lists_do_not_depend_on_the_environment(monkeypatch):
     assert (list(again.WORKLOADS), again.variant_names()) == before
 
 
-def test_variants_are_the_files_of_the_working_tree():
-    import adamw
+def test_adding_a_variant_is_one_new_file(tmp_path):
+    root = Path(__file__).parent.parent
+    for folder in ("adamw", "benchmarks"):
+        shutil.copytree(root / folder, tmp_path / folder)
+    code = (
+        "import adamw, benchmarks.step; from benchmarks.harness import cases;"
+        "print(adamw.names() == cases.variant_names() == benchmarks.step.Step.params[0], *cases.variant_names())"
+    )
 
-    assert cases.variant_names() == adamw.names()
+    def answer() -> str:
+        return subprocess.check_output([sys.executable, "-c", code], cwd=tmp_path, text=True).strip()
+
+    assert answer() == "True compiled eager split windowed"
+    (tmp_path / "adamw" / "variants" / "twin.py").write_text("from adamw.variants.eager import AdamW\n")
+    assert answer() == "True compiled eager split twin windowed"

@@ -1,0 +1,114 @@
+"""asv's plugin: this machine's backend, files in one piece, nothing left behind."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from asv import util
+
+from scripts import asv_plugin, ledger
+
+
+def test_the_cuda_backend_takes_the_place_of_the_cpus_where_it_is_installed(monkeypatch):
+    wanted = {"mlx": "0.32.4", "mlx-cpu": "0.32.4", "numpy": "2.4.6"}
+    monkeypatch.setattr(asv_plugin, "installed", lambda package: False)
+    assert asv_plugin.with_backend(wanted) == wanted
+    monkeypatch.setattr(asv_plugin, "installed", lambda package: package == "mlx-cuda-13")
+    assert asv_plugin.with_backend(wanted) == {"mlx": "0.32.4", "mlx-cuda-13": "0.32.4", "numpy": "2.4.6"}
+    assert asv_plugin.with_backend({"mlx": "0.32.4"}) == {"mlx": "0.32.4"}  # a Mac
+
+
+def test_installed_tells_what_is_there():
+    assert asv_plugin.installed("mlx")
+    assert not asv_plugin.installed("no-such-package-here")
+
+
+def test_asv_writes_its_files_through_the_plugin(tmp_path):
+    path = tmp_path / "results" / "x.json"
+    util.write_json(str(path), {"a": 1}, 2)
+    assert json.loads(path.read_text()) == {"a": 1, "version": 2}
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_full_disk_leaves_the_old_file_whole(tmp_path, monkeypatch):
+    path = tmp_path / "x.json"
+    path.write_text('{"old": true}')
+
+    def full(target, *_):
+        Path(target).write_text('{"half')
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(asv_plugin, "original_write_json", full)
+    with pytest.raises(util.UserError, match=r"cannot write .*x.json: No space left on device; the old file is whole"):
+        util.write_json(str(path), {"new": True})
+    assert json.loads(path.read_text()) == {"old": True}
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's /dev/full")
+def test_a_really_full_device(tmp_path, monkeypatch):
+    original = asv_plugin.original_write_json
+    monkeypatch.setattr(asv_plugin, "original_write_json", lambda path, *rest: original("/dev/full", *rest))
+    with pytest.raises(util.UserError, match="No space left on device"):
+        util.write_json(str(tmp_path / "x.json"), {"new": True})
+
+
+def test_scratch_of_a_killed_run_is_removed_by_the_next(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(asv_plugin.atexit, "register", lambda *_: None)
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    monkeypatch.delenv(ledger.VARIABLE, raising=False)
+    dead, alive = asv_plugin.SCRATCH / "999999999", asv_plugin.SCRATCH / str(os.getppid())
+    for folder in (dead, alive):
+        (folder / "kernels").mkdir(parents=True)
+    asv_plugin.start_scratch()
+    assert not dead.exists()
+    assert alive.exists()
+    mine = asv_plugin.SCRATCH / str(os.getpid())
+    assert mine.exists()
+    assert Path(os.environ["TMPDIR"]) == mine.absolute()
+    os.environ.pop(ledger.VARIABLE)
+
+
+def test_the_share_of_measuring_is_said_at_the_end(tmp_path, monkeypatch, capsys):
+    run = tmp_path / "run" / "ledger.jsonl"
+    run.parent.mkdir()
+    run.write_text(
+        '{"what": "machine", "wall": 1.0}\n{"what": "case", "case": "a", "wall": 2.0}\n{"what": "case", "ca'  # killed
+    )
+    monkeypatch.setenv(ledger.VARIABLE, str(run))
+    monkeypatch.setattr(asv_plugin.time, "perf_counter", lambda: 104.0)
+    asv_plugin.finish(run.parent, 100.0)
+    assert "1 cases measured: 3 s of 4 s (75%)" in capsys.readouterr().out
+    assert not run.parent.exists()
+
+
+def test_one_line_of_a_long_complaint():
+    assert asv_plugin.last_line("Collecting mlx\nERROR: No matching distribution\n\n[notice] upgrade pip\n") == (
+        "ERROR: No matching distribution"
+    )
+    assert asv_plugin.last_line("") == "no reason given."
+
+
+class Saved:
+    """What asv hands to `Results.save`."""
+
+    commit_hash, env_name = "abc", "env"
+    _filename = "machine/abc-env.json"
+
+
+def test_the_ledger_is_kept_beside_asvs_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(asv_plugin, "original_save", lambda *_: None)
+    (tmp_path / "machine").mkdir()
+    run = tmp_path / "run.jsonl"
+    monkeypatch.setenv(ledger.VARIABLE, str(run))
+    entries = [
+        {"what": "case", "case": "a", "commit": "abc", "environment": "env", "n": 1},
+        {"what": "case", "case": "b", "commit": "other", "environment": "env", "n": 1},
+    ]
+    run.write_text("".join(json.dumps(entry) + "\n" for entry in entries))
+    asv_plugin.save(Saved(), str(tmp_path))
+    kept = ledger.read(tmp_path / "machine" / "abc-env.jsonl")
+    assert [(entry["case"], entry["n"]) for entry in kept] == [("a", 1)]

@@ -1,0 +1,80 @@
+"""asv finds every suite, and every benchmark says what asv needs to know."""
+
+import inspect
+from pathlib import Path
+
+import asv_runner.discovery
+import pytest
+from asv.results import Results
+
+import benchmarks
+from benchmarks.harness import cases
+from benchmarks.harness.suite import sampled
+
+
+def found() -> list:
+    root = str(Path(benchmarks.__file__).parent)
+    return list(asv_runner.discovery.disc_benchmarks(root))
+
+
+BENCHMARKS = {benchmark.name: benchmark for benchmark in found()}
+
+
+def test_every_suite_is_found_and_nothing_else():
+    assert {name.split(".")[0] for name in BENCHMARKS} == {
+        "step", "memory", "work", "accuracy", "cold_start", "scaling", "controls",
+    }  # fmt: skip
+    assert len(BENCHMARKS) == len(found())
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_every_benchmark_is_tracked_with_a_version_set_by_hand_and_a_unit(name):
+    benchmark = BENCHMARKS[name]
+    assert len(benchmark.version) < 10, "a version that asv made from the source changes with every comment"
+    assert benchmark.unit != "unit"
+    assert benchmark.type == ("time" if benchmark.unit == "seconds" else "track")
+    assert benchmark.timeout >= 300
+
+
+def test_every_variant_is_in_every_suite_of_cases():
+    for name, benchmark in BENCHMARKS.items():
+        if benchmark.params:
+            assert benchmark.params[0] == [repr(variant) for variant in cases.variant_names()], name
+
+
+def test_all_suites_of_cases_share_one_directory():
+    keys = {benchmark.setup_cache_key for name, benchmark in BENCHMARKS.items() if benchmark.params}
+    assert len(keys) == 1
+
+
+def test_asvs_own_check_finds_no_wrong_signature():
+    root = str(Path(benchmarks.__file__).parent)
+    assert all(benchmark.check(root) for benchmark in BENCHMARKS.values())
+
+
+def test_seconds_are_measured_anew_in_every_round():
+    assert BENCHMARKS["step.Step.track_seconds"].rounds == 2
+
+
+def test_asv_gives_statistics_to_a_benchmark_that_returns_samples():
+    """An undocumented key pair of asv_runner's results: if asv drops it, this says so before a night is lost."""
+    from asv import runner
+
+    source = inspect.getsource(runner._run_benchmark_single_param)
+    assert "'samples' in data and 'number' in data" in source
+    samples = [0.1, 0.2, 0.3, 0.25, 0.15, 0.2, 0.22]
+    assert sampled(samples, 3) == {"samples": samples, "number": 3}
+    results = Results.unnamed()
+    benchmark = {"name": "step", "version": "1", "params": [], "type": "time"}
+    outcome = runner.BenchmarkResult([True], [samples], [3], 0, "", None)
+    results.add_result(benchmark, outcome, record_samples=True)
+    assert results.get_result_value("step", []) == [0.2]
+    assert results.get_result_stats("step", [])[0]["repeat"] == len(samples)
+
+
+def test_the_harness_names_nothing_that_asv_would_take_for_a_benchmark():
+    harness = Path(benchmarks.__file__).parent / "harness"
+    prefixes = ("time_", "track_", "mem_", "peakmem_", "timeraw_")
+    for path in harness.glob("*.py"):
+        for line in path.read_text().splitlines():
+            assert not line.strip().removeprefix("def ").startswith(prefixes), f"{path.name}: {line}"

@@ -1,0 +1,177 @@
+"""The table shows what was measured, on what, against what; the commands answer mistakes in one line."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from benchmarks.harness import cases
+from benchmarks.harness.measurement import Measurement, Memory, Samples, Work
+from scripts import bench, command, ledger, table
+
+MACHINE = {
+    "what": "machine",
+    "commit": "0123456789abcdef",
+    "environment": "env",
+    "machine": {"backend": "Metal", "cache_bytes": 48 * 2**20},
+    "description": "Apple M1 Max, 32 GPU cores, 64 GiB, MLX's Metal backend, macOS 26.1 (25B1)",
+    "spec": {"gigabytes_per_second": 400, "source": "somewhere"},
+    "settings": {"mlx": "0.32.4", "python": "3.12.1"},
+    "ceiling": {"bytes_per_second": 340e9, "kernel": "MLX triad", "working_set": 2**30, "in_memory": True},
+    "launch": {"fixed": 1e-5, "each": 2e-6},
+}
+
+
+def entry(case: str, seconds: float, busy: float = 1.0) -> ledger.Entry:
+    measured = Measurement(
+        0.5, Samples([seconds] * 7, 1, busy), [1e-4], Memory(4, 3, 2, 1), Work(148, 148, 2, 0), 2e-7, 3.0
+    )
+    return {"what": "case", "case": case, "measurement": measured.to_dict()}
+
+
+def written(folder: Path, *entries: ledger.Entry, machine: dict = MACHINE) -> Path:
+    path = folder / "mac" / "01234567-env.jsonl"
+    path.parent.mkdir(exist_ok=True)
+    ledger.merge(path, [machine, *entries])
+    return path
+
+
+def shown(report: table.Report) -> list[str]:
+    console = Console(width=table.WIDTH, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    table.show(report, console)
+    return console.export_text().splitlines()
+
+
+def test_the_figures_of_a_row(tmp_path):
+    report = table.Report(written(tmp_path, entry("compiled/float32/gpt2", 0.0205)))
+    row = report.frame().iloc[0]
+    assert row.gigabytes_per_second == pytest.approx(124_439_808 * 28 / 0.0205 / 1e9)
+    assert row.ceiling_fraction == pytest.approx(row.gigabytes_per_second / 340)
+    assert row.milliseconds == pytest.approx(20.5)
+    assert row.notes == ""
+
+
+def test_above_the_ceiling_is_cache_resident_never_fast(tmp_path):
+    report = table.Report(written(tmp_path, entry("compiled/float32/gpt2", 0.005)))
+    assert report.frame().iloc[0].ceiling_fraction > 1
+    assert report.frame().iloc[0].notes == "cache"
+
+
+def test_a_tree_that_fits_the_cache_is_marked(tmp_path):
+    report = table.Report(written(tmp_path, entry("compiled/float32/llama_1b_lora", 0.1)))
+    assert report.frame().iloc[0].notes == "cache"
+
+
+def test_a_shared_core_is_marked_on_the_cpu_backend(tmp_path):
+    on_cpu = MACHINE | {"machine": {"backend": "CPU", "cache_bytes": None}}
+    report = table.Report(written(tmp_path, entry("compiled/float32/gpt2", 1.0, busy=0.6), machine=on_cpu))
+    assert "busy 60%" in report.frame().iloc[0].notes
+
+
+def test_machine_backend_version_and_ceiling_are_always_named_and_fit_the_screen(tmp_path):
+    every = [entry(f"{v}/{w}", 9.999) for v in cases.variant_names() for w in cases.WORKLOADS]
+    lines = shown(table.Report(written(tmp_path, *every)))
+    text = "\n".join(lines)
+    assert max(map(len, lines)) <= 100
+    for needed in ("Apple M1 Max", "Metal backend", "mlx 0.32.4", "340.0 GB/s measured here (MLX triad", "400 GB/s"):
+        assert needed in text
+
+
+def test_an_unknown_device_is_said_to_have_no_spec_ceiling(tmp_path):
+    report = table.Report(written(tmp_path, entry("eager/float32/gpt2", 1.0), machine=MACHINE | {"spec": None}))
+    assert "spec ceiling: none known for this device" in shown(report)
+
+
+def test_text_from_files_is_not_taken_for_markup(tmp_path):
+    failure = {"what": "failure", "case": "a/float32/gpt2", "message": "[bold]wrong[/bold] [/nonsense]"}
+    assert "FAILED [bold]wrong[/bold] [/nonsense]" in shown(table.Report(written(tmp_path, failure)))
+
+
+def test_a_success_takes_back_an_earlier_failure(tmp_path):
+    path = written(tmp_path, {"what": "failure", "case": "eager/float32/gpt2", "message": "x"})
+    ledger.merge(path, [entry("eager/float32/gpt2", 1.0)])
+    report = table.Report(path)
+    assert (len(report.cases), report.failures) == (1, [])
+
+
+def test_newer_measurements_replace_older_and_others_stay(tmp_path):
+    path = written(tmp_path, entry("eager/float32/gpt2", 1.0), entry("split/float32/gpt2", 1.0))
+    ledger.merge(path, [entry("eager/float32/gpt2", 2.0)])
+    rows = table.Report(path).frame().set_index("variant").milliseconds
+    assert rows.to_dict() == {"eager": 2000.0, "split": 1000.0}
+
+
+def test_the_command_writes_json_and_tells_failures_by_its_code(tmp_path, capsys):
+    written(tmp_path, entry("compiled/float32/gpt2", 0.02))
+    assert table.main(["--results", str(tmp_path), "--json", str(tmp_path / "out.json")]) == 0
+    rows = json.loads((tmp_path / "out.json").read_text())["cases"]
+    assert rows[0]["workload"] == "float32/gpt2"
+    written(tmp_path, {"what": "failure", "case": "eager/float32/gpt2", "message": "wrong result"})
+    assert table.main(["--results", str(tmp_path)]) == 1
+    assert "FAILED wrong result" in capsys.readouterr().out
+
+
+def test_no_results_is_one_line_with_the_next_step(tmp_path, capsys):
+    code = command.run(lambda: table.main(["--results", str(tmp_path)]))
+    assert code == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: no results in")
+    assert error.endswith("run `make bench` or `asv run` first\n")
+    assert error.count("\n") == 1
+
+
+def test_a_json_file_that_cannot_be_written_is_one_line(tmp_path, capsys):
+    written(tmp_path, entry("compiled/float32/gpt2", 0.02))
+    (tmp_path / "file").write_text("")
+    code = command.run(lambda: table.main(["--results", str(tmp_path), "--json", str(tmp_path / "file" / "x.json")]))
+    assert code == 2
+    assert "error: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["bench", "table"])
+def test_help_has_two_examples(name):
+    done = subprocess.run(
+        [sys.executable, "-m", f"scripts.{name}", "--help"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.count(f"  python -m scripts.{name}") >= 2
+
+
+def test_the_quick_profile_selects_its_cases_and_the_controls_only():
+    import re
+
+    def selected(name: str) -> bool:
+        return any(re.search(expression, name) for expression in bench.selection("quick"))
+
+    assert selected("step.Step.track_seconds('eager', 'float32/gpt2')")
+    assert selected("controls.Controls.track_sgd")
+    assert not selected("step.Step.track_seconds('eager', 'float32/vit_b16')")
+    assert not selected("step.Step.track_seconds('eager', 'float32/two_leaves/bias_correction')")
+    assert not selected("scaling.Scaling.track_seconds('eager', '1024')")
+    assert any(re.search(expression, "scaling.Scaling.track_seconds('eager', '1024')")
+               for expression in bench.selection("default"))  # fmt: skip
+
+
+def test_the_progress_bar_knows_how_many_cases_there_are():
+    quick = [name for name in cases.WORKLOADS if cases.in_profile(name, "quick")]
+    assert bench.expected("quick") == len(quick) * len(cases.variant_names())
+    assert bench.expected("full") == len(cases.WORKLOADS) * len(cases.variant_names()) - 5
+
+
+def test_outside_a_checkout_git_says_so_in_one_line(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
+    with pytest.raises(command.UserError, match=r"not a git repository.*clone"):
+        bench.git("rev-parse", "HEAD")
+
+
+def test_a_partial_text_is_never_seen(tmp_path, monkeypatch):
+    path = tmp_path / "page.html"
+    path.write_text("old")
+    monkeypatch.setattr(command.os, "replace", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    with pytest.raises(OSError, match="No space left"):
+        command.write_text(path, "new")
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
