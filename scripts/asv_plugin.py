@@ -140,7 +140,8 @@ def save(self: Results, result_dir: str) -> None:
     run = Path(os.environ.get(ledger.VARIABLE, ""))
     path = Path(result_dir, self._filename).with_suffix(".jsonl")
     try:
-        ledger.merge(path, [entry for entry in ledger.read(run) if belongs(entry, self)])
+        mine = [entry for entry in ledger.read(run) if belongs(entry, self)]
+        ledger.merge(path, ledger.with_ceiling(mine))
     except OSError as error:
         raise util.UserError(f"cannot write {path}: {error.strerror}; the old file is whole") from error
 

@@ -45,6 +45,17 @@ def newest(entries: list[Entry]) -> dict[tuple[str, str], Entry]:
     return kept
 
 
+def with_ceiling(entries: list[Entry]) -> list[Entry]:
+    """The entries, each case with the ceiling that was measured last before it: another run's would not be its own."""
+    ceiling: Entry | None = None
+    complete = []
+    for entry in entries:
+        if entry["what"] == "machine":
+            ceiling = entry["ceiling"]
+        complete.append(entry | {"ceiling": ceiling} if entry["what"] == "case" else entry)
+    return complete
+
+
 def merge(path: Path, entries: list[Entry]) -> None:
     """Add `entries` to `path`, each in place of an older one of the same case; the file is complete or untouched."""
     if not entries:

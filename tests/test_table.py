@@ -35,7 +35,7 @@ def entry(case: str, seconds: float, busy: float = 1.0) -> ledger.Entry:
 def written(folder: Path, *entries: ledger.Entry, machine: dict = MACHINE) -> Path:
     path = folder / "mac" / "01234567-env.jsonl"
     path.parent.mkdir(exist_ok=True)
-    ledger.merge(path, [machine, *entries])
+    ledger.merge(path, ledger.with_ceiling([machine, *entries]))
     return path
 
 
@@ -90,16 +90,26 @@ def test_text_from_files_is_not_taken_for_markup(tmp_path):
     assert "FAILED [bold]wrong[/bold] [/nonsense]" in shown(table.Report(written(tmp_path, failure)))
 
 
+def test_every_case_keeps_the_ceiling_of_its_own_run(tmp_path):
+    path = written(tmp_path, entry("compiled/float32/gpt2", 0.0205))
+    faster = MACHINE | {"ceiling": MACHINE["ceiling"] | {"bytes_per_second": 400e9}}
+    ledger.merge(path, ledger.with_ceiling([faster, entry("split/float32/gpt2", 0.0205)]))
+    report = table.Report(path)
+    fractions = report.frame().set_index("variant").ceiling_fraction
+    assert fractions["compiled"] == pytest.approx(fractions["split"] * 400 / 340)
+    assert any("340.0 GB/s" in line and "400.0 GB/s" in line for line in report.description)
+
+
 def test_a_success_takes_back_an_earlier_failure(tmp_path):
     path = written(tmp_path, {"what": "failure", "case": "eager/float32/gpt2", "message": "x"})
-    ledger.merge(path, [entry("eager/float32/gpt2", 1.0)])
+    ledger.merge(path, ledger.with_ceiling([MACHINE, entry("eager/float32/gpt2", 1.0)]))
     report = table.Report(path)
     assert (len(report.cases), report.failures) == (1, [])
 
 
 def test_newer_measurements_replace_older_and_others_stay(tmp_path):
     path = written(tmp_path, entry("eager/float32/gpt2", 1.0), entry("split/float32/gpt2", 1.0))
-    ledger.merge(path, [entry("eager/float32/gpt2", 2.0)])
+    ledger.merge(path, ledger.with_ceiling([MACHINE, entry("eager/float32/gpt2", 2.0)]))
     rows = table.Report(path).frame().set_index("variant").milliseconds
     assert rows.to_dict() == {"eager": 2000.0, "split": 1000.0}
 
