@@ -9,7 +9,9 @@ import atexit
 import importlib.metadata
 import os
 import shutil
+import signal
 import tempfile
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,9 @@ from asv.plugins.virtualenv import Virtualenv
 from asv.results import Results
 
 from scripts import ledger
+
+PARENT = "ADAMW_BENCH_PARENT"
+"""The environment variable with the process that this run must not outlive."""
 
 SCRATCH = Path(".asv/tmp")
 CPU_PACKAGE, CUDA_PACKAGE = "mlx-cpu", "mlx-cuda-13"
@@ -102,6 +107,19 @@ def start_scratch() -> None:
     tempfile.tempdir = os.environ["TMPDIR"] = str(mine)
     os.environ.setdefault(ledger.VARIABLE, str(mine / "ledger.jsonl"))
     atexit.register(finish, mine, time.perf_counter())
+    if PARENT in os.environ:
+        end_with(int(os.environ.pop(PARENT)))
+
+
+def end_with(parent: int) -> None:
+    """Interrupt this process as soon as `parent` is gone, so that a killed command leaves no asv running behind it."""
+
+    def watch() -> None:
+        while psutil.pid_exists(parent):
+            time.sleep(1)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def finish(folder: Path, start: float) -> None:

@@ -63,7 +63,11 @@ def git(*arguments: str) -> str:
 def running(asv: list[str], run_ledger: Path, profile: str) -> Iterator[subprocess.Popen]:
     """asv in a process group of its own, writing to LOG; nothing of it outlives this block."""
     LOG.parent.mkdir(exist_ok=True)
-    environment = os.environ | {ledger.VARIABLE: str(run_ledger), "ADAMW_PROFILE": profile}
+    environment = os.environ | {
+        ledger.VARIABLE: str(run_ledger),
+        "ADAMW_PROFILE": profile,
+        "ADAMW_BENCH_PARENT": str(os.getpid()),
+    }
     with LOG.open("w") as log:
         process = subprocess.Popen(asv, stdout=log, stderr=subprocess.STDOUT, env=environment, start_new_session=True)
         try:

@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from scripts import ledger
@@ -115,9 +116,7 @@ def test_a_killed_run_damages_nothing_and_can_be_run_again(checkout, measured):
     before = {path: path.read_bytes() for path in results.rglob("*") if path.is_file()}
     process = checkout.start("run", "--machine", "test", "--bench", CASE, "HEAD^!")
     scratch = checkout.path / ".asv" / "tmp"
-    deadline = time.monotonic() + 120
-    while not list(scratch.glob("*/ledger.jsonl")) and time.monotonic() < deadline:
-        time.sleep(0.05)
+    wait_until(lambda: list(scratch.glob("*/ledger.jsonl")), seconds=120)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     assert list(scratch.iterdir())
@@ -142,3 +141,22 @@ def test_without_a_compiler_asv_stops_with_one_line(checkout, measured, tmp_path
     assert done.returncode == 1
     assert "no g++ on PATH" in done.stdout + done.stderr
     assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_a_killed_command_leaves_no_process_behind(checkout, measured):
+    command = [sys.executable, "-m", "scripts.bench", "--machine", "test"]
+    bench = subprocess.Popen(command, cwd=checkout.path, env=checkout.environment, stdout=subprocess.DEVNULL)
+    scratch = checkout.path / ".asv" / "tmp"
+    wait_until(lambda: list(scratch.iterdir()), seconds=60)
+    (asv,) = (int(folder.name) for folder in scratch.iterdir())
+    bench.kill()
+    bench.wait()
+    wait_until(lambda: not psutil.pid_exists(asv), seconds=30)
+    assert not psutil.pid_exists(asv)
+    assert list(scratch.iterdir()) == []
+
+
+def wait_until(condition, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.05)
