@@ -21,6 +21,7 @@ from asv import util
 from asv.plugins.virtualenv import Virtualenv
 from asv.results import Results
 
+from benchmarks.harness import cases
 from scripts import ledger
 
 PARENT = "ADAMW_BENCH_PARENT"
@@ -51,6 +52,10 @@ class MlxEnvironment(Virtualenv):
         super().__init__(conf, python, with_backend(requirements), tagged_env_vars)
 
     def create(self) -> None:
+        try:
+            cases.profile()
+        except cases.UnknownCase as error:
+            raise util.UserError(f"ADAMW_PROFILE: {error}") from error
         start_scratch()
         super().create()
         if self.name not in self.checked:
@@ -66,8 +71,8 @@ class MlxEnvironment(Virtualenv):
             super()._setup()
         except util.ProcessError as error:
             raise util.UserError(
-                f"cannot install {', '.join(self._requirements)} into {self._path}: {last_line(error.stderr)} "
-                "Check the network, then run the same command again."
+                f"cannot install {', '.join(self._requirements)} into {self._path}: {last_line(error.stderr)}; "
+                "check the network, then run the same command again"
             ) from error
 
 
@@ -89,7 +94,7 @@ def installed(package: str) -> bool:
 def last_line(text: str) -> str:
     lines = [line for line in text.strip().splitlines() if line.strip() and not line.startswith("[notice]")]
     errors = [line for line in lines if "ERROR" in line or "Error" in line]
-    return (errors or lines or ["no reason given."])[-1].strip()
+    return (errors or lines or ["no reason given"])[-1].strip()
 
 
 def start_scratch() -> None:

@@ -143,6 +143,15 @@ def test_without_a_compiler_asv_stops_with_one_line(checkout, measured, tmp_path
     assert "Traceback" not in done.stdout + done.stderr
 
 
+def test_an_unknown_profile_is_one_line(checkout, measured):
+    command = [sys.executable, "-m", "asv", "run", "--machine", "test", "HEAD^!"]
+    environment = checkout.environment | {"ADAMW_PROFILE": "fast"}
+    done = subprocess.run(command, cwd=checkout.path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "unknown profile 'fast'; choose one of: quick, default, full" in done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+
+
 def test_a_killed_command_leaves_no_process_behind(checkout, measured):
     command = [sys.executable, "-m", "scripts.bench", "--machine", "test"]
     bench = subprocess.Popen(command, cwd=checkout.path, env=checkout.environment, stdout=subprocess.DEVNULL)

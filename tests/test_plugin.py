@@ -89,7 +89,7 @@ def test_one_line_of_a_long_complaint():
     assert asv_plugin.last_line("Collecting mlx\nERROR: No matching distribution\n\n[notice] upgrade pip\n") == (
         "ERROR: No matching distribution"
     )
-    assert asv_plugin.last_line("") == "no reason given."
+    assert asv_plugin.last_line("") == "no reason given"
 
 
 class Saved:
