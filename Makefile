@@ -1,10 +1,11 @@
 # make bench    set up, run the quick profile, print the table, write the HTML report
 # make test     set up, run every test
 # make setup    set up only: everything goes to .venv, again and again without harm
-# make lint     what CI checks besides the tests
+# make lint     what `make test` checks before the tests
+#
+# PYTHON=python3.12, BACKEND=cpu|metal|cuda13 and PROFILE=quick|default|full choose; .venv remembers the first two.
 
-PYTHON ?= python3
-BACKEND ?= $(if $(filter Darwin,$(shell uname -s)),metal,cpu)
+PYTHON ?= $(shell .venv/bin/python -c 'print(".venv/bin/python")' 2>/dev/null || echo python3)
 PROFILE ?= quick
 
 .PHONY: bench test setup lint
@@ -21,4 +22,4 @@ lint: setup
 	@.venv/bin/mypy
 
 setup:
-	@$(PYTHON) scripts/setup.py --backend $(BACKEND)
+	@$(PYTHON) scripts/setup.py $(if $(BACKEND),--backend $(BACKEND))

@@ -37,6 +37,9 @@ class Rates(NamedTuple):
 class CompiledAdamW(mlx.optimizers.AdamW):
     """Upstream's AdamW for variants that compile parts of the step.
 
+    Where a variant cannot do better than upstream it does as upstream: a leaf whose gradient has another shape, and a
+    subclass that overrides `apply_single`, are updated by upstream's own code.
+
     Two differences from upstream, both deliberate:
 
     - A parameter keeps its dtype. Upstream's parameter silently becomes float32 when its gradient or state is float32.
@@ -68,6 +71,11 @@ class CompiledAdamW(mlx.optimizers.AdamW):
         for name, schedule in self._schedulers.items():
             self.state[name] = schedule(self.step)
 
+    @property
+    def updates_leaves_itself(self) -> bool:
+        """Whether nobody overrides `apply_single`, so that a variant may update leaves by code of its own."""
+        return type(self).apply_single is CompiledAdamW.apply_single
+
     def count_step(self) -> None:
         self.state["step"] = self.step + 1
 
@@ -88,9 +96,20 @@ class CompiledAdamW(mlx.optimizers.AdamW):
         return {name: value for name, value in self.__dict__.items() if name != "_compiled"}
 
 
-def matching(gradients: Any, parameters: Any) -> Any:
-    """The part of `parameters` that `gradients` covers, in the containers of `gradients`."""
-    return tree_map(lambda _, parameter: parameter, gradients, parameters)
+def matching(gradients: Any, parameters: Any) -> tuple[Any, bool]:
+    """The part of `parameters` that `gradients` covers, in the containers of `gradients`; and whether the shapes agree.
+
+    Where they do not, nothing may be given to a compiled function: a shapeless one would read beyond the smaller array,
+    and one that fails while it is traced leaves MLX's placeholders in the captured state.
+    """
+    odd: list[mx.array] = []
+
+    def pick(gradient: mx.array, parameter: mx.array) -> mx.array:
+        if gradient.shape != parameter.shape:
+            odd.append(gradient)
+        return parameter
+
+    return tree_map(pick, gradients, parameters), not odd
 
 
 def first_moment(gradient: mx.array, m: mx.array, b1: float) -> mx.array:

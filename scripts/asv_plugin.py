@@ -22,10 +22,7 @@ from asv.plugins.virtualenv import Virtualenv
 from asv.results import Results
 
 from benchmarks.harness import cases
-from scripts import ledger
-
-PARENT = "ADAMW_BENCH_PARENT"
-"""The environment variable with the process that this run must not outlive."""
+from scripts import command, ledger
 
 SCRATCH = Path(".asv/tmp")
 CPU_PACKAGE, CUDA_PACKAGE = "mlx-cpu", "mlx-cuda-13"
@@ -112,8 +109,8 @@ def start_scratch() -> None:
     tempfile.tempdir = os.environ["TMPDIR"] = str(mine)
     os.environ.setdefault(ledger.VARIABLE, str(mine / "ledger.jsonl"))
     atexit.register(finish, mine, time.perf_counter())
-    if PARENT in os.environ:
-        end_with(int(os.environ.pop(PARENT)))
+    if command.PARENT in os.environ:
+        end_with(int(os.environ.pop(command.PARENT)))
 
 
 def end_with(parent: int) -> None:
@@ -130,13 +127,13 @@ def end_with(parent: int) -> None:
 def finish(folder: Path, start: float) -> None:
     """Say what share of the run was measuring, and remove the temporary files."""
     entries = ledger.read(Path(os.environ[ledger.VARIABLE]))
+    cases_done = ledger.by_case(entries)
     work = sum(entry.get("wall", 0.0) for entry in entries)
     wall = time.perf_counter() - start
     if work:
-        cases = sum(entry["what"] == "case" for entry in entries)
         print(
-            f"{cases} cases measured: {work:.0f} s of {wall:.0f} s ({work / wall:.0%}) in the measured processes' "
-            "own work, the rest in asv and in starting processes"
+            f"{len(cases_done)} cases measured: {work:.0f} s of {wall:.0f} s ({work / wall:.0%}) "
+            f"{command.OWN_WORK}, the rest in asv and in starting processes"
         )
     shutil.rmtree(folder, ignore_errors=True)
 

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import platform
 import re
 import signal
 import subprocess
@@ -12,10 +13,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from asv import util
+from asv.machine import MachineCollection
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from benchmarks.harness import cases
+from benchmarks.harness import cases, trees
+from benchmarks.harness.files import write_whole
 from scripts import command, ledger, table
 
 LOG = Path(".asv/bench.log")
@@ -40,13 +44,11 @@ def selection(profile: str) -> list[str]:
 
 def expected(profile: str) -> int:
     """Cases that `profile` measures where everything fits."""
-    pairs = [
-        (variant, workload.split("/")[0])
-        for variant in cases.variant_names()
-        for workload in cases.WORKLOADS
-        if cases.in_profile(workload, profile)
-    ]
-    return sum(pair not in cases.OMITTED for pair in pairs)
+    variants = cases.variant_names()
+    chosen = [name for name in cases.WORKLOADS if cases.in_profile(name, profile)]
+    pairs = [(variant, workload.split("/")[0]) for variant in variants for workload in chosen]
+    sweep = 0 if profile == "quick" else len(trees.SWEEP) * len(variants)
+    return sum(pair not in cases.OMITTED for pair in pairs) + sweep
 
 
 def git(*arguments: str) -> str:
@@ -66,7 +68,7 @@ def running(asv: list[str], run_ledger: Path, profile: str) -> Iterator[subproce
     environment = os.environ | {
         ledger.VARIABLE: str(run_ledger),
         "ADAMW_PROFILE": profile,
-        "ADAMW_BENCH_PARENT": str(os.getpid()),
+        command.PARENT: str(os.getpid()),
     }
     with LOG.open("w") as log:
         process = subprocess.Popen(asv, stdout=log, stderr=subprocess.STDOUT, env=environment, start_new_session=True)
@@ -91,7 +93,7 @@ def watch(process: subprocess.Popen, run_ledger: Path, total: int, console: Cons
         done = 0
         while process.poll() is None:
             time.sleep(POLL)
-            finished = [entry["case"] for entry in ledger.read(run_ledger) if "case" in entry]
+            finished = ledger.finished(ledger.read(run_ledger))
             for case in finished[done:]:
                 if not console.is_terminal:
                     console.print(f"[{time.strftime('%H:%M:%S')}] measured {case}", markup=False, highlight=False)
@@ -99,10 +101,19 @@ def watch(process: subprocess.Popen, run_ledger: Path, total: int, console: Cons
             progress.update(task, completed=done, description=finished[-1] if finished else "preparing")
 
 
-def failure_reason() -> str:
-    """The line in which asv says why it stopped."""
-    lines = [line.strip(" ·") for line in LOG.read_text(errors="replace").splitlines() if line.strip(" ·")]
-    return lines[-1][:500] if lines else "asv printed nothing"
+def last_line(text: str) -> str:
+    """The last line that says something; of asv's output, the reason why it stopped."""
+    lines = [line.strip(" ·\t") for line in text.splitlines() if line.strip(" ·\t") and command.OWN_WORK not in line]
+    return lines[-1][:500] if lines else "no reason given"
+
+
+def check_machine(name: str | None) -> None:
+    """Have asv describe this machine, if it has not yet: `asv run` would stop and ask."""
+    try:
+        MachineCollection.load(name or platform.node())
+    except util.UserError:
+        described = ["--machine", name] if name else []
+        subprocess.run([*ASV, "machine", "--yes", *described], capture_output=True, check=True)
 
 
 def run_asv(profile: str, machine: str | None, console: Console) -> int:
@@ -118,8 +129,9 @@ def run_asv(profile: str, machine: str | None, console: Console) -> int:
         run_ledger = Path(folder, "ledger.jsonl")
         with running(asv, run_ledger, profile) as process:
             watch(process, run_ledger, expected(profile), console)
-            if process.returncode not in (0, 2):
-                raise command.UserError(f"asv stopped: {failure_reason()} (all of it: {LOG})")
+            if process.returncode not in (0, 2) or not ledger.finished(ledger.read(run_ledger)):
+                reason = last_line(LOG.read_text(errors="replace"))
+                raise command.UserError(f"asv measured nothing: {reason} (all of it: {LOG})")
             return process.returncode
 
 
@@ -127,23 +139,19 @@ def publish(report: table.Report) -> Path:
     """asv's site, and in it the table as one page that needs no network. Raises UserError if asv could not."""
     done = subprocess.run([*ASV, "publish"], capture_output=True, text=True)
     if done.returncode:
-        raise command.UserError(f"asv publish failed: {table_line(done.stdout + done.stderr)}")
+        raise command.UserError(f"asv publish failed: {last_line(done.stdout + done.stderr)}")
     with open(os.devnull, "w") as nowhere:
         page = Console(width=table.WIDTH, record=True, file=nowhere)
         table.show(report, page)
-        command.write_text(HTML / "table.html", page.export_html())
+        write_whole(HTML / "table.html", page.export_html())
     return HTML / "index.html"
-
-
-def table_line(text: str) -> str:
-    return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "no reason given")
 
 
 def parser() -> argparse.ArgumentParser:
     parser = command.parser(__doc__, EPILOG)
     parser.add_argument("--profile", choices=cases.PROFILES, default="quick", help="default: quick")
     parser.add_argument("--machine", metavar="NAME", help="asv's name of this machine; default: its host name")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the table's rows as JSON")
+    parser.add_argument("--json", type=command.file_path, metavar="FILE", help="also write the table's rows as JSON")
     return parser
 
 
@@ -153,12 +161,13 @@ def main(arguments: list[str] | None = None) -> int:
     commit = git("rev-parse", "HEAD")
     if git("status", "--porcelain", "--", "adamw"):
         console.print("note: adamw/ has uncommitted changes; what is measured is the commit", markup=False)
+    check_machine(options.machine)
     start = time.perf_counter()
     code = run_asv(options.profile, options.machine, console)
     report = table.Report(table.newest(Path("results"), options.machine, commit))
     index = publish(report)
     table.show(report, Console(width=table.WIDTH))
-    print(next((line for line in reversed(LOG.read_text().splitlines()) if "own work" in line), ""))
+    print(next((line for line in reversed(LOG.read_text().splitlines()) if command.OWN_WORK in line), ""))
     print(f"report: {index} (to view: .venv/bin/asv preview); this table as a page: {HTML / 'table.html'}")
     print(f"done in {time.perf_counter() - start:.0f} s")
     if options.json:

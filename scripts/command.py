@@ -1,12 +1,19 @@
-"""What every command shares: its parser, one-line errors and files written in one piece."""
+"""What every command shares: its parser, one-line errors, JSON files."""
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from benchmarks.harness.files import write_whole
+
+PARENT = "ADAMW_BENCH_PARENT"
+"""The environment variable that tells asv's plugin which process its run must not outlive."""
+
+OWN_WORK = "in the measured processes' own work"
+"""Part of the line with which a run ends, so that a command can find it in asv's output."""
 
 
 class UserError(Exception):
@@ -38,16 +45,13 @@ def run(main: Callable[[], int]) -> int:
         return 130
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write `path` so that it is complete or untouched."""
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(text)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+def file_path(text: str) -> Path:
+    """An argument that names a file to write: refused at once, not after the work, if it cannot be one."""
+    path = Path(text)
+    if path.is_dir() or not path.name:
+        raise argparse.ArgumentTypeError(f"{text!r} is a folder; name a file")
+    return path
 
 
 def write_json(path: Path, data: Any) -> None:
-    write_text(path, json.dumps(data, indent=2) + "\n")
+    write_whole(path, json.dumps(data, indent=2) + "\n")

@@ -1,48 +1,44 @@
-"""The ledger: what was measured, with the machine and the conditions, as JSON lines beside asv's result files.
-
-asv keeps one number a metric and case. The ledger keeps what a reader needs to trust it: chip, backend, versions, the
-ceiling it is held against, load, and every sample.
-"""
+"""Ledgers kept beside asv's result files: merged run by run, read case by case."""
 
 import json
-import os
 from pathlib import Path
-from typing import Any
 
-VARIABLE = "ADAMW_BENCH_LEDGER"
-LONGEST_LINE = 2**20
+from benchmarks.harness.files import write_whole
+from benchmarks.harness.ledger import VARIABLE, Entry, read
 
-Entry = dict[str, Any]
+__all__ = ["VARIABLE", "Entry", "by_case", "failures", "finished", "machine", "merge", "read", "with_ceiling"]
 
-
-def read(path: Path) -> list[Entry]:
-    """The entries of `path`, oldest first; none if there is no such file. A line cut short by a kill is passed over."""
-    try:
-        with path.open(errors="replace") as file:
-            lines = [line for line in file if len(line) < LONGEST_LINE]
-    except (FileNotFoundError, IsADirectoryError):
-        return []
-    entries = []
-    for line in lines:
-        try:
-            entries.append(json.loads(line))
-        except ValueError:
-            continue
-    return [entry for entry in entries if isinstance(entry, dict) and "what" in entry]
+DIED = "the process that measured it died: out of memory, a crash, or asv's time-out"
 
 
-def key(entry: Entry) -> tuple[str, str]:
-    return entry["what"], entry.get("case", "")
+def machine(entries: list[Entry]) -> Entry | None:
+    """The newest entry that says what was measured on."""
+    return next((entry for entry in reversed(entries) if entry["what"] == "machine"), None)
 
 
-def newest(entries: list[Entry]) -> dict[tuple[str, str], Entry]:
-    """The last entry of every case and of the machine; a failure and a success of one case replace each other."""
-    kept: dict[tuple[str, str], Entry] = {}
+def by_case(entries: list[Entry]) -> dict[str, list[Entry]]:
+    """Every measurement of every case: one for each of asv's rounds."""
+    measured: dict[str, list[Entry]] = {}
     for entry in entries:
-        what, case = key(entry)
-        kept.pop(("failure" if what == "case" else "case", case), None)
-        kept[what, case] = entry
-    return kept
+        if entry["what"] == "case":
+            measured.setdefault(entry["case"], []).append(entry)
+    return measured
+
+
+def finished(entries: list[Entry]) -> list[str]:
+    """The cases that were measured or failed, each once, in that order."""
+    return list(dict.fromkeys(entry["case"] for entry in entries if entry["what"] in ("case", "failure")))
+
+
+def failures(entries: list[Entry]) -> dict[str, str]:
+    """The cases that were not measured the last time they were tried, and why."""
+    failed: dict[str, str] = {}
+    for entry in entries:
+        if entry["what"] in ("started", "failure"):
+            failed[entry["case"]] = entry.get("message", f"{entry['case']}: {DIED}")
+        elif entry["what"] == "case":
+            failed.pop(entry["case"], None)
+    return failed
 
 
 def with_ceiling(entries: list[Entry]) -> list[Entry]:
@@ -56,15 +52,10 @@ def with_ceiling(entries: list[Entry]) -> list[Entry]:
     return complete
 
 
-def merge(path: Path, entries: list[Entry]) -> None:
-    """Add `entries` to `path`, each in place of an older one of the same case; the file is complete or untouched."""
-    if not entries:
+def merge(path: Path, run: list[Entry]) -> None:
+    """Put all entries of a `run` into `path`, in place of an older run's of the same cases and machine."""
+    if not run:
         return
-    partial = path.with_suffix(f".{os.getpid()}.partial")
-    try:
-        with partial.open("w") as file:
-            for entry in newest(read(path) + entries).values():
-                file.write(json.dumps(entry) + "\n")
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    new = {(entry["what"] == "machine", entry.get("case")) for entry in run}
+    kept = [entry for entry in read(path) if (entry["what"] == "machine", entry.get("case")) not in new]
+    write_whole(path, "".join(json.dumps(entry) + "\n" for entry in kept + run))

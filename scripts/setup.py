@@ -34,7 +34,17 @@ def fail(message):
 def stamp(backend):
     """What .venv was made for: the interpreter, the backend and the requirements."""
     with open("pyproject.toml") as file:
-        return "%s %s\n%s" % (sys.version, backend, file.read())
+        return "%s %s\n%s" % (" ".join(sys.version.split()), backend, file.read())
+
+
+def backend_before():
+    """The backend that .venv was last made with, None if it was not."""
+    try:
+        with open(os.path.join(VENV, "ready")) as file:
+            words = file.readline().split()
+    except OSError:
+        return None
+    return words[-1] if words and words[-1] in OTHER_BACKENDS else None
 
 
 def is_ready(backend):
@@ -67,7 +77,7 @@ def run(command, what, next_step):
 
 
 def main():
-    default = "metal" if platform.system() == "Darwin" else "cpu"
+    default = backend_before() or ("metal" if platform.system() == "Darwin" else "cpu")
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -78,31 +88,34 @@ def main():
             "Python %d.%d or newer is needed, this is %s; name one: make setup PYTHON=python3.12"
             % (*OLDEST, platform.python_version())
         )
-    if is_ready(backend):
-        return
-    python = os.path.join(VENV, "bin", "python")
     try:
-        os.makedirs(VENV, exist_ok=True)
-        open(LOG, "w").close()
-        run(
-            [sys.executable, "-m", "venv", "--clear", VENV] if broken(python) else [python, "--version"],
-            "making %s" % VENV,
-            "install Python's venv module (Debian: apt install python3-venv)",
-        )
-        pip = [python, "-m", "pip", "--disable-pip-version-check"]
-        run([*pip, "uninstall", "-y", *OTHER_BACKENDS[backend]], "checking backends", "remove .venv and run again")
-        run(
-            [*pip, "install", "-e", ".[bench,test,%s]" % backend],
-            "installing (about 30 s)",
-            "remove .venv and run again",
-        )
+        if not is_ready(backend):
+            install(backend)
         if not os.path.exists(os.path.expanduser("~/.asv-machine.json")):
-            run([python, "-m", "asv", "machine", "--yes"], "telling asv of this machine", "run `asv machine`")
-        with open(os.path.join(VENV, "ready.partial"), "w") as file:
-            file.write(stamp(backend))
-        os.replace(os.path.join(VENV, "ready.partial"), os.path.join(VENV, "ready"))
+            run([venv_python(), "-m", "asv", "machine", "--yes"], "telling asv of this machine", "run `asv machine`")
     except OSError as error:
         fail("%s: %s; make room or mend it, then run `make setup` again" % (error.filename or VENV, error.strerror))
+
+
+def venv_python():
+    return os.path.join(VENV, "bin", "python")
+
+
+def install(backend):
+    python = venv_python()
+    os.makedirs(VENV, exist_ok=True)
+    open(LOG, "w").close()
+    make = [sys.executable, "-m", "venv", "--clear", VENV]
+    if broken(python):
+        run(make, "making %s" % VENV, "install Python's venv module (Debian: apt install python3-venv)")
+    pip = [python, "-m", "pip", "--disable-pip-version-check"]
+    run([*pip, "uninstall", "-y", *OTHER_BACKENDS[backend]], "checking backends", "remove .venv and run again")
+    extras = ".[bench,test,%s]" % backend
+    run([*pip, "install", "-e", extras], "installing (about 30 s)", "remove .venv and run again")
+    partial = os.path.join(VENV, "ready.partial")
+    with open(partial, "w") as file:
+        file.write(stamp(backend))
+    os.replace(partial, os.path.join(VENV, "ready"))
 
 
 def broken(python):

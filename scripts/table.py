@@ -1,6 +1,7 @@
 """Print what was measured: milliseconds, GB/s, % of the ceiling, peak over ideal and error of every case."""
 
 import argparse
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from scripts import command, ledger
 
 WIDTH = 100
 NOTE_WIDTH = 9
+HASH_LENGTH = 8  # of asv's file names
 QUIET = 0.95
 """CPU time over wall time below which a case on MLX's CPU backend shared its core with another process."""
 
@@ -31,15 +33,15 @@ EPILOG = """examples:
 
 
 class Report:
-    """One machine's results for one commit, newest measurement of every case."""
+    """One machine's results for one commit."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.machine_name = path.parent.name
-        entries = ledger.newest(ledger.read(path))
-        self.cases = [entry for (what, _), entry in entries.items() if what == "case"]
-        self.failures = [entry for (what, _), entry in entries.items() if what == "failure"]
-        host = entries.get(("machine", ""))
+        entries = ledger.read(path)
+        self.cases = ledger.by_case(entries)
+        self.failures = ledger.failures(entries)
+        host = ledger.machine(entries)
         if not host:
             raise command.UserError(f"{path} does not say which machine it was measured on; run asv again")
         self.host = host
@@ -47,7 +49,9 @@ class Report:
     @property
     def ceilings(self) -> list[str]:
         """What the cases are held against: one ceiling a run that measured any of them."""
-        return sorted({str(Ceiling(**entry["ceiling"])) for entry in self.cases}) or ["none measured"]
+        return sorted({str(Ceiling(**entry["ceiling"])) for entries in self.cases.values() for entry in entries}) or [
+            "none measured"
+        ]
 
     @property
     def description(self) -> list[str]:
@@ -66,37 +70,40 @@ class Report:
 
     def frame(self) -> pd.DataFrame:
         """A row a case, in the order of the workloads. GB/s are ideal bytes over median seconds."""
-        rows = [row(entry, self.host["machine"]) for entry in self.cases]
+        rows = [row(case, entries, self.host["machine"]) for case, entries in self.cases.items()]
         order = {name: place for place, name in enumerate(cases.WORKLOADS)}
-        rows.sort(key=lambda row: (order.get(row["workload"], len(order)), row["elements"], row["variant"]))
+        rows.sort(key=lambda row: (order.get(row["workload"], len(order)), row["parameters"], row["variant"]))
         return pd.DataFrame(rows)
 
 
-def row(entry: ledger.Entry, machine: dict[str, Any]) -> dict[str, Any]:
-    variant, _, workload = entry["case"].partition("/")
-    precision, tree, *options = workload.split("/")
-    case = cases.Case(variant, precision, tree, bool(options))
-    measured = Measurement.from_dict(entry["measurement"])
-    ceiling = Ceiling(**entry["ceiling"])
-    rate = case.ideal_bytes / measured.step.median
-    spread = pd.Series(measured.step.seconds).quantile([0.25, 0.75])
-    resident = case.resident_bytes
+def row(name: str, entries: list[ledger.Entry], machine: dict[str, Any]) -> dict[str, Any]:
+    """A case's figures: seconds from the samples of all its processes, the rest from the last one."""
+    variant, _, workload = name.partition("/")
+    last = entries[-1]
+    processes = [Measurement.from_dict(entry["measurement"]) for entry in entries]
+    measured, ceiling = processes[-1], Ceiling(**last["ceiling"])
+    seconds = pd.Series([second for process in processes for second in process.step.seconds])
+    lower, median, upper = seconds.quantile([0.25, 0.5, 0.75])
+    rate = last["ideal_bytes"] / median
     notes = []
-    if rate > ceiling.bytes_per_second or (machine["cache_bytes"] and resident <= machine["cache_bytes"]):
+    if rate > ceiling.bytes_per_second or (machine["cache_bytes"] and last["resident_bytes"] <= machine["cache_bytes"]):
         notes.append("cache")
-    if machine["backend"] == "CPU" and measured.step.busy < QUIET:
-        notes.append(f"busy {measured.step.busy:.0%}")
+    busy = min(process.step.busy for process in processes)
+    if machine["backend"] == "CPU" and busy < QUIET:
+        notes.append(f"busy {busy:.0%}")
     return {
         "variant": variant,
         "workload": workload,
-        "elements": case.parameter_count,
-        "milliseconds": measured.step.median * 1e3,
-        "spread": (spread[0.75] - spread[0.25]) / measured.step.median,
+        "parameters": last["parameters"],
+        "processes": len(processes),
+        "samples": len(seconds),
+        "milliseconds": median * 1e3,
+        "spread": (upper - lower) / median,
         "gigabytes_per_second": rate / 1e9,
         "ceiling": str(ceiling),
         "ceiling_fraction": rate / ceiling.bytes_per_second,
-        "traffic_ratio": measured.work.modelled_bytes / case.ideal_bytes,
-        "peak_ratio": measured.memory.peak / resident,
+        "traffic_ratio": measured.work.modelled_bytes / last["ideal_bytes"],
+        "peak_ratio": measured.memory.peak / last["resident_bytes"],
         "error": measured.error,
         "notes": " ".join(notes),
     }
@@ -112,7 +119,7 @@ def table(report: Report) -> Table:
     shown.add_column("\nnote", max_width=NOTE_WIDTH)
     last = ""
     for case in report.frame().itertuples():
-        if case.workload not in cases.WORKLOADS:
+        if case.workload.split("/")[1].startswith("leaf_"):
             continue
         if last and case.workload != last:
             shown.add_row()
@@ -141,31 +148,47 @@ def show(report: Report, console: Console) -> None:
     for word, meaning in NOTES.items():
         if word in notes:
             console.print(f"{word}: {meaning}", markup=False, highlight=False)
-    for failure in report.failures:
-        console.print(f"FAILED {failure['message'][:500]}", markup=False, highlight=False, style="red")
+    for message in report.failures.values():
+        console.print(f"FAILED {message[:500]}", markup=False, highlight=False, style="red")
 
 
 def newest(results: Path, machine: str | None = None, commit: str | None = None) -> Path:
     """The ledger written last, of `machine` and `commit` or of any. Raises UserError if there is none."""
-    pattern = f"{machine or '*'}/{(commit or '')[:8]}*.jsonl"
-    found = sorted(results.glob(pattern), key=lambda path: path.stat().st_mtime)
+    found = [
+        path
+        for path in results.glob("*/*.jsonl")
+        if machine in (None, path.parent.name) and path.name.startswith((commit or "")[:HASH_LENGTH])
+    ]
     if not found:
-        raise command.UserError(f"no results in {results}/{pattern}; run `make bench` or `asv run` first")
-    return found[-1]
+        of = f" of machine {machine}" * bool(machine) + f" for commit {commit}" * bool(commit)
+        raise command.UserError(f"no results in {results}{of}; run `make bench` or `asv run` first")
+    return max(found, key=lambda path: path.stat().st_mtime)
+
+
+def full_hash(commit: str | None) -> str | None:
+    """The hash that git knows `commit` by (HEAD, a branch); as it is if git knows nothing of it."""
+    if not commit:
+        return None
+    done = subprocess.run(
+        ["git", "rev-parse", "--verify", "--quiet", "--end-of-options", f"{commit}^{{commit}}"],
+        capture_output=True,
+        text=True,
+    )
+    return done.stdout.strip() or commit
 
 
 def parser() -> argparse.ArgumentParser:
     parser = command.parser(__doc__, EPILOG)
     parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="default: results")
     parser.add_argument("--machine", metavar="NAME", help="default: the machine measured last")
-    parser.add_argument("--commit", metavar="HASH", help="a commit's hash; default: the commit measured last")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the rows as JSON")
+    parser.add_argument("--commit", metavar="REV", help="a hash, a branch, HEAD; default: the commit measured last")
+    parser.add_argument("--json", type=command.file_path, metavar="FILE", help="also write the rows as JSON")
     return parser
 
 
 def main(arguments: list[str] | None = None) -> int:
     options = parser().parse_args(arguments)
-    report = Report(newest(options.results, options.machine, options.commit))
+    report = Report(newest(options.results, options.machine, full_hash(options.commit)))
     show(report, Console(width=WIDTH))
     if options.json:
         write_json(report, options.json)

@@ -56,6 +56,15 @@ class LastElementForgotten(adamw.load("eager")):
         return mx.concatenate([flat[:-1], old[-1:]]).reshape(result.shape)
 
 
+class SwappedLeaves(adamw.load("eager")):
+    """Leaves of one shape take each other's update: what a kernel over many leaves with a wrong table does."""
+
+    def apply_gradients(self, gradients, parameters):
+        updated = super().apply_gradients(gradients, parameters)
+        updated["layers"] = updated["layers"][::-1]
+        return updated
+
+
 class NotANumber(adamw.load("eager")):
     def apply_single(self, gradient, parameter, state):
         return super().apply_single(gradient, parameter, state) * float("nan")
@@ -80,6 +89,11 @@ def test_a_wrong_result_is_found(wrong, precision):
 
 def keeping_dtype(base: type):
     return lambda self, g, p, state: base.apply_single(self, g, p, state).astype(p.dtype)
+
+
+def test_mixed_up_leaves_of_one_shape_are_found():
+    with pytest.raises(check.WrongCase, match="wrong result"):
+        checked(CASE._replace(tree_name="thousand_leaves"), SwappedLeaves)
 
 
 def test_a_missing_decay_is_found():

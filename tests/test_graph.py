@@ -87,10 +87,10 @@ def test_counting_leaves_the_optimizer_as_it_was():
 
 
 def test_evaluation_is_back_afterwards():
-    evaluate = mx.eval
+    evaluate, start = mx.eval, mx.async_eval
     with pytest.raises(RuntimeError), graph.held_back():
         raise RuntimeError
-    assert mx.eval is evaluate
+    assert (mx.eval, mx.async_eval) == (evaluate, start)
 
 
 def test_traces_are_counted_and_a_new_one_shows():
@@ -110,3 +110,17 @@ def test_traces_are_counted_and_a_new_one_shows():
 
 def test_upstream_eager_is_what_eager_is():
     assert work(adamw.create("eager", learning_rate=1e-2)) == work(mlx.optimizers.AdamW(1e-2))
+
+
+class Reshaping(adamw.load("eager")):
+    """Works on a flat view of every leaf."""
+
+    def apply_single(self, gradient, parameter, state):
+        return super().apply_single(gradient.reshape(2, -1), parameter.reshape(2, -1), state).reshape(-1)
+
+    def init_single(self, parameter, state):
+        super().init_single(parameter.reshape(2, -1), state)
+
+
+def test_work_through_a_view_counts():
+    assert work(Reshaping(1e-2)).modelled_bytes == work(adamw.create("eager", learning_rate=1e-2)).modelled_bytes

@@ -6,7 +6,7 @@ import os
 import pytest
 from asv_runner.benchmarks.mark import SkipNotImplemented
 
-from benchmarks.harness import cases, machine, measure, run
+from benchmarks.harness import cases, ledger, machine, measure, run
 from benchmarks.harness.measurement import Measurement, Memory, Samples, Work
 
 CASE = cases.Case("compiled", "float32", "gpt2", bias_correction=True)
@@ -16,7 +16,7 @@ CASE = cases.Case("compiled", "float32", "gpt2", bias_correction=True)
 def measured(tmp_path, monkeypatch):
     """A run in an empty directory; the list grows by each case that is measured."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv(run.LEDGER, str(tmp_path / "ledger"))
+    monkeypatch.setenv(ledger.VARIABLE, str(tmp_path / "ledger"))
     calls = []
 
     def fake(case):
@@ -58,12 +58,29 @@ def test_a_failure_is_measured_once_and_raised_by_all(measured, monkeypatch):
     assert len(measured) == 1
 
 
+def test_a_process_that_dies_is_not_followed_by_others(measured, monkeypatch):
+    class Killed(BaseException):
+        """What no handler sees: SIGKILL, a crash."""
+
+    def die(case):
+        measured.append(case)
+        raise Killed
+
+    monkeypatch.setattr(measure, "measure", die)
+    with pytest.raises(Killed):
+        run.look(CASE)
+    with pytest.raises(RuntimeError, match="the process that measured it died"):
+        run.look(CASE)
+    assert len(measured) == 1
+
+
 def test_the_ledger_has_a_line_a_measurement(measured, tmp_path):
     run.take(CASE)
     run.take(CASE)
-    lines = [json.loads(line) for line in (tmp_path / "ledger").read_text().splitlines()]
-    assert [line["case"] for line in lines] == [str(CASE)] * 2
-    assert lines[0]["measurement"]["memory"]["peak"] == 4
+    lines = ledger.read(tmp_path / "ledger")
+    assert [(line["what"], line["case"]) for line in lines] == [("started", str(CASE)), ("case", str(CASE))] * 2
+    assert lines[1]["measurement"]["memory"]["peak"] == 4
+    assert lines[1]["ideal_bytes"] == CASE.ideal_bytes
 
 
 def test_no_partial_file_stays(measured, tmp_path):
@@ -106,7 +123,7 @@ def test_begin_measures_what_the_machine_allows(tmp_path, monkeypatch):
 
     monkeypatch.setattr(ceiling, "SMALLEST_WORKING_SET", 2**22)
     monkeypatch.setattr(ceiling, "CACHE_MULTIPLE", 0)
-    monkeypatch.setenv(run.LEDGER, str(tmp_path / "ledger"))
+    monkeypatch.setenv(ledger.VARIABLE, str(tmp_path / "ledger"))
     begun = json.loads(json.dumps(run.begin()))
     assert run.roofline_of(begun).seconds(CASE) > 0
     entry = json.loads((tmp_path / "ledger").read_text())

@@ -61,6 +61,7 @@ def test_ready_means_this_python_backend_and_requirements(tmp_path, monkeypatch)
     Path(".venv/ready").write_text(setup.stamp("cpu"))
     assert setup.is_ready("cpu")
     assert not setup.is_ready("cuda13")
+    assert setup.backend_before() == "cpu"
     Path("pyproject.toml").write_text("other requirements")
     assert not setup.is_ready("cpu")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from benchmarks.harness import cases
+from benchmarks.harness import cases, files, trees
 from benchmarks.harness.measurement import Measurement, Memory, Samples, Work
 from scripts import bench, command, ledger, table
 
@@ -29,7 +29,10 @@ def entry(case: str, seconds: float, busy: float = 1.0) -> ledger.Entry:
     measured = Measurement(
         0.5, Samples([seconds] * 7, 1, busy), [1e-4], Memory(4, 3, 2, 1), Work(148, 148, 2, 0), 2e-7, 3.0
     )
-    return {"what": "case", "case": case, "measurement": measured.to_dict()}
+    about = cases.case(*case.split("/", 1))
+    sizes = {name: getattr(about, name) for name in ("ideal_bytes", "resident_bytes")}
+    sizes["parameters"] = about.parameter_count
+    return {"what": "case", "case": case, "measurement": measured.to_dict()} | sizes
 
 
 def written(folder: Path, *entries: ledger.Entry, machine: dict = MACHINE) -> Path:
@@ -104,7 +107,7 @@ def test_a_success_takes_back_an_earlier_failure(tmp_path):
     path = written(tmp_path, {"what": "failure", "case": "eager/float32/gpt2", "message": "x"})
     ledger.merge(path, ledger.with_ceiling([MACHINE, entry("eager/float32/gpt2", 1.0)]))
     report = table.Report(path)
-    assert (len(report.cases), report.failures) == (1, [])
+    assert (list(report.cases), report.failures) == (["eager/float32/gpt2"], {})
 
 
 def test_newer_measurements_replace_older_and_others_stay(tmp_path):
@@ -167,7 +170,8 @@ def test_the_quick_profile_selects_its_cases_and_the_controls_only():
 def test_the_progress_bar_knows_how_many_cases_there_are():
     quick = [name for name in cases.WORKLOADS if cases.in_profile(name, "quick")]
     assert bench.expected("quick") == len(quick) * len(cases.variant_names())
-    assert bench.expected("full") == len(cases.WORKLOADS) * len(cases.variant_names()) - 5
+    sweep = len(trees.SWEEP) * len(cases.variant_names())
+    assert bench.expected("full") == len(cases.WORKLOADS) * len(cases.variant_names()) - 5 + sweep
 
 
 def test_outside_a_checkout_git_says_so_in_one_line(tmp_path, monkeypatch):
@@ -180,8 +184,59 @@ def test_outside_a_checkout_git_says_so_in_one_line(tmp_path, monkeypatch):
 def test_a_partial_text_is_never_seen(tmp_path, monkeypatch):
     path = tmp_path / "page.html"
     path.write_text("old")
-    monkeypatch.setattr(command.os, "replace", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    monkeypatch.setattr(files.os, "replace", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
     with pytest.raises(OSError, match="No space left"):
-        command.write_text(path, "new")
+        files.write_whole(path, "new")
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_samples_of_all_processes_of_a_run_count(tmp_path):
+    rounds = [entry("split/float32/gpt2", seconds) for seconds in (0.1, 0.3)]
+    row = table.Report(written(tmp_path, *rounds)).frame().iloc[0]
+    assert (row.processes, row.samples) == (2, 14)
+    assert row.milliseconds == pytest.approx(200)
+    ledger.merge(tmp_path / "mac" / "01234567-env.jsonl", ledger.with_ceiling([MACHINE, rounds[0]]))
+    assert table.Report(tmp_path / "mac" / "01234567-env.jsonl").frame().iloc[0].processes == 1
+
+
+def test_a_case_whose_process_died_is_named(tmp_path):
+    case = "split/float32/gpt2"
+    started = {"what": "started", "case": case}
+    report = table.Report(written(tmp_path, started))
+    assert report.failures[case].startswith(f"{case}: the process that measured it died")
+    report = table.Report(written(tmp_path, started, entry(case, 0.1)))
+    assert report.failures == {}
+
+
+def test_a_tree_that_is_no_more_is_still_shown(tmp_path):
+    old = entry("split/float32/gpt2", 0.1) | {"case": "split/float32/old_tree"}
+    assert any("float32/old_tree" in line for line in shown(table.Report(written(tmp_path, old))))
+
+
+@pytest.mark.parametrize("machine", ["nobody", "/tmp", "../..", "*"])
+def test_a_machine_that_is_not_there_is_one_line(machine, tmp_path, capsys):
+    written(tmp_path, entry("split/float32/gpt2", 0.1))
+    assert command.run(lambda: table.main(["--results", str(tmp_path), "--machine", machine])) == 2
+    assert capsys.readouterr().err.startswith(f"error: no results in {tmp_path} of machine {machine}")
+
+
+@pytest.mark.parametrize("path", [".", "/", ""])
+def test_a_json_file_that_cannot_be_one_is_refused_before_the_work(path, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        table.parser().parse_args(["--json", path])
+    assert stopped.value.code == 2
+    assert "is a folder; name a file" in capsys.readouterr().err
+
+
+def test_a_commit_may_be_named_as_git_names_it(monkeypatch):
+    monkeypatch.chdir(Path(__file__).parent.parent)
+    assert table.full_hash("HEAD") == bench.git("rev-parse", "HEAD")
+    assert table.full_hash("--help") == "--help"
+    assert table.full_hash(None) is None
+
+
+def test_of_asvs_output_the_reason_is_the_last_line_that_says_one():
+    text = f"· Creating\n·· cannot install mlx: no network\n\n3 s of 4 s {command.OWN_WORK}, the rest\n"
+    assert bench.last_line(text) == "cannot install mlx: no network"
+    assert bench.last_line("") == "no reason given"

@@ -272,3 +272,69 @@ def test_an_optimizer_that_is_dropped_frees_its_memory_at_once():
     before = mx.get_active_memory()
     del optimizer, parameters
     assert before - mx.get_active_memory() >= 3 * 2**20  # w, m and v of 1 MiB, without a garbage collection
+
+
+def outcome(optimizer: Any, gradient: mx.array, parameter: mx.array) -> Any:
+    """The new parameter, or the error's type and text."""
+    try:
+        return run(optimizer, steps=1, parameters={"a": parameter}, gradients={"a": gradient})
+    except ValueError as error:
+        return str(error)
+
+
+@pytest.mark.parametrize("shapes", [((4,), (3,)), ((3,), (1000000,)), ((1,), (3,)), ((3,), (1,)), ((2, 3), (3,))])
+@pytest.mark.parametrize("name", VARIANTS)
+def test_odd_shapes_are_treated_as_upstream_treats_them_and_do_no_harm(name, shapes):
+    gradient, parameter = (mx.full(shape, 0.5) for shape in shapes)
+    upstream, variant = mlx.optimizers.AdamW(1e-2), adamw.create(name, learning_rate=1e-2)
+    for optimizer in (upstream, variant):
+        optimizer.init({"a": parameter})
+    expected, actual = outcome(upstream, gradient, parameter), outcome(variant, gradient, parameter)
+    if isinstance(expected, str):
+        assert actual == expected
+    else:
+        assert_same(actual, expected)
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_a_step_that_raised_can_be_followed_by_a_right_one(name):
+    optimizer = adamw.create(name, learning_rate=1e-2)
+    tree = {"a": mx.ones((3,)), "b": mx.ones((5,))}
+    parameters = run(optimizer, steps=2, parameters=tree, gradients=tree)
+    with pytest.raises(ValueError, match="broadcast"):
+        optimizer.apply_gradients({"a": mx.ones((3,)), "b": mx.ones((4,))}, parameters)
+    for leaf in tree_flatten(run(optimizer, steps=1, parameters=parameters, gradients=tree)):
+        assert np.isfinite(np.array(leaf[1])).all()
+
+
+class Module(nn.Module):
+    def __init__(self, tied: bool) -> None:
+        super().__init__()
+        self.first = nn.Linear(3, 3)
+        self.first.weight = mx.full((3, 3), 0.5)
+        self.first.bias = mx.full((3,), 0.25)
+        self.second = self.first if tied else nn.Linear(3, 3)
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_a_tied_module_is_updated_as_upstream_does(name):
+    results = []
+    for make in (mlx.optimizers.AdamW, adamw.load(name)):
+        model, optimizer = Module(tied=True), make(learning_rate=1e-1)
+        for _ in range(2):
+            optimizer.update(model, tree_map(mx.ones_like, model.parameters()))
+        mx.eval(model.parameters())
+        results.append(model.parameters())
+    assert_same(results[1], results[0])
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_a_subclass_may_override_apply_single(name):
+    def without_gradient(base: type) -> type:
+        def apply_single(self, gradient, parameter, state):
+            return base.apply_single(self, gradient * 0, parameter, state)
+
+        return type("WithoutGradient", (base,), {"apply_single": apply_single})
+
+    upstream, variant = without_gradient(mlx.optimizers.AdamW)(1e-1), without_gradient(adamw.load(name))(1e-1)
+    assert_same(run(variant), run(upstream))

@@ -18,10 +18,13 @@ class AdamW(CompiledAdamW):
     """`mlx.optimizers.AdamW` whose update of the whole tree is one compiled function."""
 
     def apply_gradients(self, gradients: Any, parameters: Any) -> Any:
+        parameters, shapes_agree = matching(gradients, parameters)
+        if not shapes_agree:
+            return super().apply_gradients(gradients, parameters)
         self.prepare(gradients)
         compiled, captured = self._compiled
         captured[0] = self.state
-        return compiled(gradients, matching(gradients, parameters), self.constants)
+        return compiled(gradients, parameters, self.constants)
 
     @cached_property
     def _compiled(self) -> tuple[Any, list[dict]]:

@@ -10,7 +10,7 @@ from typing import Any
 import mlx.core as mx
 from mlx.utils import tree_map
 
-from adamw.base import CompiledAdamW, Constants, Rates, first_moment, new_parameter, second_moment
+from adamw.base import CompiledAdamW, Constants, Rates, first_moment, matching, new_parameter, second_moment
 
 # Shapeless: one trace serves every leaf of a dtype.
 compiled_first_moment = mx.compile(first_moment, shapeless=True)
@@ -31,6 +31,9 @@ class AdamW(CompiledAdamW):
     kernels_a_leaf = (3, 3)
 
     def apply_gradients(self, gradients: Any, parameters: Any) -> Any:
+        parameters, shapes_agree = matching(gradients, parameters)
+        if not (shapes_agree and self.updates_leaves_itself):
+            return super().apply_gradients(gradients, parameters)
         self.prepare(gradients)
         self.count_step()
         rates = cache(self.rates)

@@ -58,21 +58,33 @@ class AdamW(CompiledAdamW):
         self.window_bytes = window_bytes
 
     def apply_gradients(self, gradients: Any, parameters: Any) -> Any:
-        tree = editable(matching(gradients, parameters))
+        parameters, shapes_agree = matching(gradients, parameters)
+        if not (shapes_agree and self.updates_leaves_itself):
+            return super().apply_gradients(gradients, parameters)
+        tree = editable(parameters)
         del parameters
-        self._update_in_place(gradients, tree)
-        return matching(gradients, tree)
+        self.prepare(gradients)
+        self._update_in_place(list(leaves(gradients, tree, self.state)))
+        return matching(gradients, tree)[0]
 
     def update(self, model: Any, gradients: Any) -> None:
-        self._update_in_place(gradients, model)
+        if not self._initialized:
+            self.init(gradients)
+        places = list(leaves(gradients, model, self.state))
+        tied = len({(id(place.container), place.key) for place in places}) < len(places)
+        _, shapes_agree = matching(gradients, model)
+        if tied or not (shapes_agree and self.updates_leaves_itself):
+            super().update(model, gradients)  # which reads a tied parameter twice before it writes
+        else:
+            self.prepare(gradients)
+            self._update_in_place(places)
 
-    def _update_in_place(self, gradients: Any, tree: Any) -> None:
-        """Replace the arrays of `tree` and of the state, one window after the other, two in flight."""
-        self.prepare(gradients)
+    def _update_in_place(self, places: list[Leaf]) -> None:
+        """Replace the arrays in `places` and of the state, one window after the other, two in flight."""
         self.count_step()
         rates = cache(self.rates)
         in_flight: list[mx.array] = []
-        for window in windows(leaves(gradients, tree, self.state), self.window_bytes):
+        for window in windows(places, self.window_bytes):
             for leaf in window:
                 self._replace(leaf, rates(leaf.gradient.dtype))
             started = [array for leaf in window for array in (leaf.parameter, leaf.state["m"], leaf.state["v"])]
@@ -123,7 +135,7 @@ def leaves(gradients: Any, tree: Any, state: Any) -> Iterator[Leaf]:
             yield Leaf(child, tree, key, state[key])
 
 
-def windows(all_leaves: Iterator[Leaf], window_bytes: int) -> Iterator[list[Leaf]]:
+def windows(all_leaves: list[Leaf], window_bytes: int) -> Iterator[list[Leaf]]:
     """Consecutive leaves, in lists of at most `window_bytes` of parameters; a larger leaf stands alone."""
     window: list[Leaf] = []
     size = 0

@@ -90,7 +90,11 @@ def check_dtypes(case: Case, step: Step) -> None:
 
 
 def check_work(case: Case, step: Step, work: Work) -> None:
-    """Raise WrongCase unless the step runs the kernels that its variant says it runs."""
+    """Raise WrongCase unless the step runs the kernels that its variant says it runs, and moves what a step must."""
+    if work.modelled_bytes < case.ideal_bytes:
+        raise WrongCase(
+            f"{case}: its graph moves {work.modelled_bytes} bytes, less than the {case.ideal_bytes} it must"
+        )
     fewest, most = (count * case.leaf_count for count in step.optimizer.kernels_a_leaf)
     if fewest <= work.fused_kernels <= most:
         return

@@ -106,7 +106,7 @@ class Counts:
         for primitive in primitives(dot):  # inputs come first: MLX writes its graph in the order of evaluation
             is_view = primitive.label in VIEWS
             read = [known[array] for array in primitive.inputs]
-            size = 0 if is_view else max(read, default=0)
+            size = max(read, default=0)  # all arithmetic here is elementwise; a view of a scalar stays one
             written = [known.setdefault(array, size) for array in primitive.outputs]
             if is_view:
                 continue

@@ -7,7 +7,6 @@ of asv's rounds times the case anew, in a fresh process.
 
 import json
 import os
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -15,14 +14,12 @@ from typing import Any
 from asv_runner.benchmarks.mark import SkipNotImplemented
 
 import adamw
-from benchmarks.harness import cases, machine
+from benchmarks.harness import cases, ledger, machine
 from benchmarks.harness.cases import Case
 from benchmarks.harness.ceiling import Ceiling
+from benchmarks.harness.files import write_whole
 from benchmarks.harness.measurement import Measurement
 from benchmarks.harness.roofline import Launch, Roofline
-
-LEDGER = "ADAMW_BENCH_LEDGER"
-"""The environment variable that names the file to which a run's measurements are appended, a JSON object a line."""
 
 
 def begin() -> dict[str, Any]:
@@ -33,7 +30,7 @@ def begin() -> dict[str, Any]:
     start = time.perf_counter()
     here = machine.identify()
     measured = {"ceiling": ceiling.measure()._asdict(), "launch": roofline.measure_launch()._asdict()}
-    write_ledger(
+    ledger.append(
         {
             "what": "machine",
             "wall": time.perf_counter() - start,
@@ -104,17 +101,22 @@ def measured(case: Case, path: Path) -> Measurement:
     from benchmarks.harness.measure import measure
 
     before = machine.conditions()
+    write_whole(path, json.dumps({"failed": f"{case}: the process that measured it died"}))
+    ledger.append({"what": "started", "case": str(case)})
     try:
         measurement = measure(case)
     except Exception as error:
-        write(path, {"failed": str(error)})
-        write_ledger({"what": "failure", "case": str(case), "message": str(error)})
+        write_whole(path, json.dumps({"failed": str(error)}))
+        ledger.append({"what": "failure", "case": str(case), "message": str(error)})
         raise
-    write(path, measurement.to_dict())
-    write_ledger(
+    write_whole(path, json.dumps(measurement.to_dict()))
+    ledger.append(
         {
             "what": "case",
             "case": str(case),
+            "parameters": case.parameter_count,
+            "ideal_bytes": case.ideal_bytes,
+            "resident_bytes": case.resident_bytes,
             "wall": measurement.wall,
             "before": before,
             "after": machine.conditions(),
@@ -122,22 +124,6 @@ def measured(case: Case, path: Path) -> Measurement:
         }
     )
     return measurement
-
-
-def write(path: Path, plain: dict[str, Any]) -> None:
-    """Write `path` in one piece: whoever reads it sees all of it or nothing."""
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, suffix=".partial", delete=False) as file:
-        json.dump(plain, file)
-    os.replace(file.name, path)
-
-
-def write_ledger(entry: dict[str, Any]) -> None:
-    """Append `entry` to the run's ledger, if the run keeps one."""
-    path = os.environ.get(LEDGER)
-    if path:
-        where = {"commit": os.environ.get("ASV_COMMIT"), "environment": os.environ.get("ASV_ENV_NAME")}
-        with open(path, "a") as file:
-            file.write(json.dumps(where | {"time": time.time()} | entry) + "\n")
 
 
 def choose(variant: str, workload: str) -> Case:

@@ -1,0 +1,48 @@
+"""The ledger of a run: what was measured, with the machine and the conditions, a JSON object a line.
+
+asv keeps one number a metric and case. The ledger keeps what a reader needs to trust it: chip, backend, versions, the
+ceiling it is held against, load, and every sample. Entries, by `what`:
+
+    machine  what a run measured on: machine, settings, ceiling, launch costs
+    started  a case is about to be measured; alone, it says that the process died
+    case     a case was measured
+    failure  a case could not be measured, and why
+"""
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+VARIABLE = "ADAMW_BENCH_LEDGER"
+"""The environment variable that names the run's ledger; without it none is kept."""
+
+LONGEST_LINE = 2**20
+
+Entry = dict[str, Any]
+
+
+def append(entry: Entry) -> None:
+    """Add `entry` to the run's ledger, with the commit and environment that asv is measuring."""
+    path = os.environ.get(VARIABLE)
+    if path:
+        where = {"commit": os.environ.get("ASV_COMMIT"), "environment": os.environ.get("ASV_ENV_NAME")}
+        with open(path, "a") as file:
+            file.write(json.dumps(where | {"time": time.time()} | entry) + "\n")
+
+
+def read(path: Path) -> list[Entry]:
+    """The entries of `path`, oldest first; none if there is no such file. A line cut short by a kill is passed over."""
+    try:
+        with path.open(errors="replace") as file:
+            lines = [line for line in file if len(line) < LONGEST_LINE]
+    except (FileNotFoundError, IsADirectoryError):
+        return []
+    entries = []
+    for line in lines:
+        try:
+            entries.append(json.loads(line))
+        except ValueError:
+            continue
+    return [entry for entry in entries if isinstance(entry, dict) and "what" in entry]
