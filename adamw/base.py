@@ -43,8 +43,8 @@ class CompiledAdamW(mlx.optimizers.AdamW):
     Two differences from upstream, both deliberate:
 
     - A parameter keeps its dtype. Upstream's parameter silently becomes float32 when its gradient or state is float32.
-    - `betas`, `eps`, `weight_decay` and `bias_correction` may be changed at any time and take effect in the next step,
-      at the price of one new trace for each new combination. They are Python numbers; anything else raises TypeError.
+    - `betas`, `eps`, `weight_decay` and `bias_correction` are Python numbers; anything else raises TypeError. They may
+      be changed at any time and take effect in the next step, at the price of one new trace for each new combination.
 
     Class attribute `kernels_a_leaf`: the fewest and the most fused kernels that one leaf's update takes.
     """

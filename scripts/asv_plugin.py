@@ -131,10 +131,7 @@ def finish(folder: Path, start: float) -> None:
     work = sum(entry.get("wall", 0.0) for entry in entries)
     wall = time.perf_counter() - start
     if work:
-        print(
-            f"{len(cases_done)} cases measured: {work:.0f} s of {wall:.0f} s ({work / wall:.0%}) "
-            f"{command.OWN_WORK}, the rest in asv and in starting processes"
-        )
+        print(f"{len(cases_done)} cases measured: {work:.0f} s of {wall:.0f} s ({work / wall:.0%}) {command.OWN_WORK}")
     shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -168,7 +168,8 @@ def main(arguments: list[str] | None = None) -> int:
     index = publish(report)
     table.show(report, Console(width=table.WIDTH))
     print(next((line for line in reversed(LOG.read_text().splitlines()) if command.OWN_WORK in line), ""))
-    print(f"report: {index} (to view: .venv/bin/asv preview); this table as a page: {HTML / 'table.html'}")
+    print(f"report: {index} (to view: .venv/bin/asv preview)")
+    print(f"this table as a page: {HTML / 'table.html'}")
     print(f"done in {time.perf_counter() - start:.0f} s")
     if options.json:
         table.write_json(report, options.json)

@@ -1,6 +1,8 @@
 """asv accepts a misspelt key without a word, so the configuration is held against what asv knows."""
 
 import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -84,3 +86,14 @@ def test_the_environment_type_is_the_plugins(written, monkeypatch):
 def test_no_file_records_where_packages_are_downloaded():
     for name in ("pyproject.toml", "asv.conf.json", "Makefile", "README.md"):
         assert not re.search(r"https?://(files|registry|pypi)", (ROOT / name).read_text()), name
+
+
+def test_plain_pytest_finds_the_suites_as_the_readme_says():
+    done = subprocess.run(
+        [Path(sys.executable).parent / "pytest", "--benchmark-only", "--collect-only", "-q"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "test_host_cost.py" in done.stdout

@@ -36,9 +36,9 @@ class AdamW(CompiledAdamW):
             return super().apply_gradients(gradients, parameters)
         self.prepare(gradients)
         self.count_step()
-        rates = cache(self.rates)
+        rates, constants = cache(self.rates), self.constants
 
         def update(gradient: mx.array, parameter: mx.array, state: dict) -> mx.array:
-            return update_leaf(gradient, parameter, state, rates(gradient.dtype), self.constants)
+            return update_leaf(gradient, parameter, state, rates(gradient.dtype), constants)
 
         return tree_map(update, gradients, parameters, self.state)

@@ -82,24 +82,24 @@ class AdamW(CompiledAdamW):
     def _update_in_place(self, places: list[Leaf]) -> None:
         """Replace the arrays in `places` and of the state, one window after the other, two in flight."""
         self.count_step()
-        rates = cache(self.rates)
+        rates, constants = cache(self.rates), self.constants
         in_flight: list[mx.array] = []
         for window in windows(places, self.window_bytes):
             for leaf in window:
-                self._replace(leaf, rates(leaf.gradient.dtype))
+                self._replace(leaf, rates(leaf.gradient.dtype), constants)
             started = [array for leaf in window for array in (leaf.parameter, leaf.state["m"], leaf.state["v"])]
             mx.async_eval(started)
             mx.eval(in_flight)
             in_flight = started
         mx.eval(in_flight, self.step)
 
-    def _replace(self, leaf: Leaf, rates: Rates) -> None:
+    def _replace(self, leaf: Leaf, rates: Rates, constants: Constants) -> None:
         gradient, parameter, state = leaf.gradient, leaf.parameter, leaf.state
         if parameter.nbytes > self.window_bytes:
-            leaf.parameter = update_leaf(gradient, parameter, state, rates, self.constants)
+            leaf.parameter = update_leaf(gradient, parameter, state, rates, constants)
         else:
             leaf.parameter, state["m"], state["v"] = fused_leaf(
-                gradient, parameter, state["m"], state["v"], rates, self.constants
+                gradient, parameter, state["m"], state["v"], rates, constants
             )
 
 
