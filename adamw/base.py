@@ -21,17 +21,15 @@ class Constants(NamedTuple):
     bias_correction: bool
 
 
-class Rates(NamedTuple):
-    """The scalars of one step in one gradient dtype, computed once and shared by every leaf of that dtype.
+Rates = tuple[mx.array, ...]
+"""The scalars of one step in one gradient dtype, computed once and shared by every leaf of that dtype.
 
-    decay  1 - a lambda
-    rate   a, or with bias correction a / (1 - b1^t)
-    scale  1 / sqrt(1 - b2^t), or None without bias correction
-    """
+decay  1 - a lambda
+rate   a, or with bias correction a / (1 - b1^t)
+scale  1 / sqrt(1 - b2^t), only with bias correction
 
-    decay: mx.array
-    rate: mx.array
-    scale: mx.array | None
+A plain tuple of arrays, because that is what every MLX since 0.26.5 hands on to a compiled function as it is.
+"""
 
 
 class CompiledAdamW(mlx.optimizers.AdamW):
@@ -85,8 +83,8 @@ class CompiledAdamW(mlx.optimizers.AdamW):
         rate = self.learning_rate.astype(dtype)
         decay = 1 - rate * weight_decay
         if not bias_correction:
-            return Rates(decay, rate, None)
-        return Rates(decay, (rate / (1 - b1**self.step)).astype(dtype), mx.rsqrt(1 - b2**self.step).astype(dtype))
+            return decay, rate
+        return decay, (rate / (1 - b1**self.step)).astype(dtype), mx.rsqrt(1 - b2**self.step).astype(dtype)
 
     def apply_single(self, gradient: mx.array, parameter: mx.array, state: dict) -> mx.array:
         return super().apply_single(gradient, parameter, state).astype(parameter.dtype)
@@ -124,6 +122,6 @@ def second_moment(gradient: mx.array, v: mx.array, b2: float) -> mx.array:
 
 def new_parameter(parameter: mx.array, m: mx.array, v: mx.array, rates: Rates, eps: float) -> mx.array:
     """w' = decay w - rate m' / (scale sqrt(v') + eps), in w's dtype"""
-    decay, rate, scale = rates
-    root = mx.sqrt(v) if scale is None else mx.sqrt(v) * scale
+    decay, rate, *scale = rates
+    root = mx.sqrt(v) * scale[0] if scale else mx.sqrt(v)
     return (parameter * decay - rate * m / (root + eps)).astype(parameter.dtype)

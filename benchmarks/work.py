@@ -1,19 +1,93 @@
 """What a step does, counted in MLX's graph: exact figures, the same on every machine."""
 
+from benchmarks.harness import run
 from benchmarks.harness.suite import Suite, unit
 
 
 class Work(Suite):
-    """One step's kernels and bytes."""
+    """One step's kernels, bytes, memory and host calls. Nothing is timed: `asv run --bench ^work` takes minutes."""
 
     version = "1"
+
+    def setup(self, begun, variant, workload):
+        super().setup(begun, variant, workload)
+        self.work = run.counted(self.case)
 
     @unit("modelled/ideal")
     def track_traffic_ratio(self, begun, variant, workload):
         """Bytes that the step's kernels read and write, over the least that a step of this precision can move."""
-        return round(self.measurement.work.modelled_bytes / self.case.ideal_bytes, 4)
+        return ratio(self.work.modelled_bytes, self.case.ideal_bytes)
+
+    @unit("bytes")
+    def track_bytes_read(self, begun, variant, workload):
+        """Bytes that the step's kernels read."""
+        return told(self.work.bytes_read)
+
+    @unit("bytes")
+    def track_bytes_written(self, begun, variant, workload):
+        """Bytes that the step's kernels write."""
+        return told(self.work.bytes_written)
 
     @unit("kernels")
     def track_kernels(self, begun, variant, workload):
         """Launched kernels, those that only compute a rate included; a fused kernel counts as one."""
-        return self.measurement.work.kernels + self.measurement.work.scalar_kernels
+        return self.work.kernels + self.work.scalar_kernels
+
+    @unit("kernels a leaf")
+    def track_kernels_a_leaf(self, begun, variant, workload):
+        """Launched kernels that touch a leaf, over the leaves."""
+        return ratio(self.work.kernels, self.case.leaf_count)
+
+    @unit("kernels")
+    def track_scalar_kernels(self, begun, variant, workload):
+        """Launched kernels that touch no leaf: rates and corrections, once a step or once a leaf."""
+        return self.work.scalar_kernels
+
+    @unit("primitives")
+    def track_primitives(self, begun, variant, workload):
+        """Operations before fusion."""
+        return told(self.work.primitives)
+
+    @unit("arrays")
+    def track_temporaries(self, begun, variant, workload):
+        """Leaf-sized arrays that one kernel writes for another to read."""
+        return self.work.temporaries
+
+    @unit("peak/ideal")
+    def track_peak_ratio(self, begun, variant, workload):
+        """The most memory there can be during a step, over what must be resident. MLX may show less, never more."""
+        return ratio(self.work.peak_bytes, self.case.resident_bytes)
+
+    @unit("arrays")
+    def track_retained_arrays(self, begun, variant, workload):
+        """Old arrays that are held while they could be written over, and arrays left behind after a step."""
+        return told(self.work.held_arrays) + told(self.work.kept_arrays)
+
+    @unit("operations a step")
+    def track_graph_growth(self, begun, variant, workload):
+        """Operations that a step's graph has more than the graph of the step before: state that nobody evaluates."""
+        return self.work.graph_growth
+
+    @unit("traces")
+    def track_traces(self, begun, variant, workload):
+        """How often compiled functions are traced in the first ten steps."""
+        return self.work.traces
+
+    @unit("calls a leaf")
+    def track_host_calls_a_leaf(self, begun, variant, workload):
+        """Python functions and builtins called to build the graph of a step, over the leaves."""
+        return ratio(self.work.calls, self.case.leaf_count)
+
+    @unit("bytes")
+    def track_result_bytes(self, begun, variant, workload):
+        """Bytes of the new parameters and of the state: more of them is a dtype that grew."""
+        return self.work.result_bytes
+
+
+def told(figure: int | None) -> int:
+    """`figure`; the benchmark is skipped where this MLX does not tell it."""
+    return run.skip("not available in this MLX") if figure is None else figure
+
+
+def ratio(figure: int | None, of: int) -> float:
+    return round(told(figure) / of, 4)

@@ -8,7 +8,6 @@ functions: `write_json`, which would leave half a file behind when the disk is f
 import atexit
 import importlib.metadata
 import os
-import shutil
 import signal
 import tempfile
 import threading
@@ -22,9 +21,8 @@ from asv.plugins.virtualenv import Virtualenv
 from asv.results import Results
 
 from benchmarks.harness import cases
-from scripts import command, ledger
+from scripts import command, ledger, scratch
 
-SCRATCH = Path(".asv/tmp")
 CPU_PACKAGE, CUDA_PACKAGE = "mlx-cpu", "mlx-cuda-13"
 
 PREFLIGHT = """
@@ -95,20 +93,13 @@ def last_line(text: str) -> str:
 
 
 def start_scratch() -> None:
-    """Give this process, and what it starts, a folder for temporary files, removed at its end.
-
-    A killed process cannot remove its own: the next one does.
-    """
-    mine = SCRATCH.absolute() / str(os.getpid())
-    if mine.exists():
+    """Give this process, and what it starts, a folder for temporary files, and the ledger in it."""
+    mine = scratch.folder()
+    if tempfile.tempdir == str(mine):
         return
-    for folder in SCRATCH.glob("[0-9]*"):
-        if not psutil.pid_exists(int(folder.name)):
-            shutil.rmtree(folder, ignore_errors=True)
-    mine.mkdir(parents=True)
     tempfile.tempdir = os.environ["TMPDIR"] = str(mine)
     os.environ.setdefault(ledger.VARIABLE, str(mine / "ledger.jsonl"))
-    atexit.register(finish, mine, time.perf_counter())
+    atexit.register(finish, time.perf_counter())
     if command.PARENT in os.environ:
         end_with(int(os.environ.pop(command.PARENT)))
 
@@ -124,15 +115,14 @@ def end_with(parent: int) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def finish(folder: Path, start: float) -> None:
-    """Say what share of the run was measuring, and remove the temporary files."""
+def finish(start: float) -> None:
+    """Say what share of the run was measuring."""
     entries = ledger.read(Path(os.environ[ledger.VARIABLE]))
     cases_done = ledger.by_case(entries)
     work = sum(entry.get("wall", 0.0) for entry in entries)
     wall = time.perf_counter() - start
     if work:
         print(f"{len(cases_done)} cases measured: {work:.0f} s of {wall:.0f} s ({work / wall:.0%}) {command.OWN_WORK}")
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 original_write_json = util.write_json

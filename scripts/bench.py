@@ -18,9 +18,9 @@ from asv.machine import MachineCollection
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from benchmarks.harness import cases, trees
+from benchmarks.harness import cases
 from benchmarks.harness.files import write_whole
-from scripts import command, ledger, table
+from scripts import command, git, ledger, table
 
 LOG = Path(".asv/bench.log")
 HTML = Path(".asv/html")
@@ -44,21 +44,7 @@ def selection(profile: str) -> list[str]:
 
 def expected(profile: str) -> int:
     """Cases that `profile` measures where everything fits."""
-    variants = cases.variant_names()
-    chosen = [name for name in cases.WORKLOADS if cases.in_profile(name, profile)]
-    pairs = [(variant, workload.split("/")[0]) for variant in variants for workload in chosen]
-    sweep = 0 if profile == "quick" else len(trees.SWEEP) * len(variants)
-    return sum(pair not in cases.OMITTED for pair in pairs) + sweep
-
-
-def git(*arguments: str) -> str:
-    """What git prints. Raises UserError if this is no checkout."""
-    try:
-        return subprocess.run(["git", *arguments], capture_output=True, text=True, check=True).stdout.strip()
-    except FileNotFoundError as error:
-        raise command.UserError("git is not installed; install it, asv measures commits") from error
-    except subprocess.CalledProcessError as error:
-        raise command.UserError(f"git {' '.join(arguments)}: {error.stderr.strip()}; clone the repository") from error
+    return len(cases.chosen(cases.variant_names(), profile))
 
 
 @contextmanager
@@ -158,8 +144,8 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: list[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     console = Console(width=None if sys.stdout.isatty() else table.WIDTH)
-    commit = git("rev-parse", "HEAD")
-    if git("status", "--porcelain", "--", "adamw"):
+    commit = git.output("rev-parse", "HEAD")
+    if git.output("status", "--porcelain", "--", "adamw"):
         console.print("note: adamw/ has uncommitted changes; what is measured is the commit", markup=False)
     check_machine(options.machine)
     start = time.perf_counter()

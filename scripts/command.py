@@ -12,6 +12,9 @@ from benchmarks.harness.files import write_whole
 PARENT = "ADAMW_BENCH_PARENT"
 """The environment variable that tells asv's plugin which process its run must not outlive."""
 
+WIDTH = 100
+"""Columns of what is printed where there is no terminal."""
+
 OWN_WORK = "in the measured processes' own work"
 """Part of the line with which a run ends, so that a command can find it in asv's output."""
 

@@ -1,7 +1,6 @@
 """Print what was measured: milliseconds, GB/s, % of the ceiling, peak over ideal and error of every case."""
 
 import argparse
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,9 +12,9 @@ from rich.table import Table
 from benchmarks.harness import cases
 from benchmarks.harness.ceiling import Ceiling
 from benchmarks.harness.measurement import Measurement
-from scripts import command, ledger
+from scripts import command, git, ledger
 
-WIDTH = 100
+WIDTH = command.WIDTH
 NOTE_WIDTH = 9
 HASH_LENGTH = 8  # of asv's file names
 QUIET = 0.95
@@ -167,14 +166,7 @@ def newest(results: Path, machine: str | None = None, commit: str | None = None)
 
 def full_hash(commit: str | None) -> str | None:
     """The hash that git knows `commit` by (HEAD, a branch); as it is if git knows nothing of it."""
-    if not commit:
-        return None
-    done = subprocess.run(
-        ["git", "rev-parse", "--verify", "--quiet", "--end-of-options", f"{commit}^{{commit}}"],
-        capture_output=True,
-        text=True,
-    )
-    return done.stdout.strip() or commit
+    return git.find_commit(commit) or commit if commit else None
 
 
 def parser() -> argparse.ArgumentParser:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from asv import util
 
-from scripts import asv_plugin, ledger
+from scripts import asv_plugin, ledger, scratch
 
 
 def test_the_cuda_backend_takes_the_place_of_the_cpus_where_it_is_installed(monkeypatch):
@@ -56,17 +56,17 @@ def test_a_really_full_device(tmp_path, monkeypatch):
 
 def test_scratch_of_a_killed_run_is_removed_by_the_next(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(asv_plugin.atexit, "register", lambda *_: None)
+    monkeypatch.setattr(asv_plugin.atexit, "register", lambda *_, **__: None)
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr("tempfile.tempdir", None)
     monkeypatch.delenv(ledger.VARIABLE, raising=False)
-    dead, alive = asv_plugin.SCRATCH / "999999999", asv_plugin.SCRATCH / str(os.getppid())
+    dead, alive = scratch.ROOT / "999999999", scratch.ROOT / str(os.getppid())
     for folder in (dead, alive):
         (folder / "kernels").mkdir(parents=True)
     asv_plugin.start_scratch()
     assert not dead.exists()
     assert alive.exists()
-    mine = asv_plugin.SCRATCH / str(os.getpid())
+    mine = scratch.ROOT / str(os.getpid())
     assert mine.exists()
     assert Path(os.environ["TMPDIR"]) == mine.absolute()
     os.environ.pop(ledger.VARIABLE)
@@ -80,11 +80,10 @@ def test_the_share_of_measuring_is_said_at_the_end(tmp_path, monkeypatch, capsys
     )
     monkeypatch.setenv(ledger.VARIABLE, str(run))
     monkeypatch.setattr(asv_plugin.time, "perf_counter", lambda: 104.0)
-    asv_plugin.finish(run.parent, 100.0)
+    asv_plugin.finish(100.0)
     said = capsys.readouterr().out
     assert "1 cases measured: 3 s of 4 s (75%)" in said
     assert len(said) < 80  # with three-digit figures it still fits the screen of 100 columns
-    assert not run.parent.exists()
 
 
 def test_one_line_of_a_long_complaint():

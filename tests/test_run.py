@@ -7,7 +7,8 @@ import pytest
 from asv_runner.benchmarks.mark import SkipNotImplemented
 
 from benchmarks.harness import cases, ledger, machine, measure, run
-from benchmarks.harness.measurement import Measurement, Memory, Samples, Work
+from benchmarks.harness.counters import Counters
+from benchmarks.harness.measurement import Measurement, Memory, Samples
 
 CASE = cases.Case("compiled", "float32", "gpt2", bias_correction=True)
 
@@ -19,10 +20,10 @@ def measured(tmp_path, monkeypatch):
     monkeypatch.setenv(ledger.VARIABLE, str(tmp_path / "ledger"))
     calls = []
 
-    def fake(case):
+    def fake(case, work=None):
         calls.append(case)
         return Measurement(
-            0.5, Samples([0.1 * len(calls)], 1, 1.0), [0.01], Memory(4, 3, 2, 1), Work(1, 1, 1, 7), 1e-7, 2.0
+            0.5, Samples([0.1 * len(calls)], 1, 1.0), [0.01], Memory(4, 3, 2, 1), Counters(1, 1, 1, 7), 1e-7, 2.0
         )
 
     monkeypatch.setattr(measure, "measure", fake)
@@ -45,7 +46,7 @@ def test_seconds_take_what_is_there_once(measured):
 
 
 def test_a_failure_is_measured_once_and_raised_by_all(measured, monkeypatch):
-    def fail(case):
+    def fail(case, work=None):
         measured.append(case)
         raise ValueError("compiled/float32/gpt2: wrong result")
 
@@ -62,7 +63,7 @@ def test_a_process_that_dies_is_not_followed_by_others(measured, monkeypatch):
     class Killed(BaseException):
         """What no handler sees: SIGKILL, a crash."""
 
-    def die(case):
+    def die(case, work=None):
         measured.append(case)
         raise Killed
 

@@ -9,8 +9,9 @@ import pytest
 from rich.console import Console
 
 from benchmarks.harness import cases, files, trees
-from benchmarks.harness.measurement import Measurement, Memory, Samples, Work
-from scripts import bench, command, ledger, table
+from benchmarks.harness.counters import Counters
+from benchmarks.harness.measurement import Measurement, Memory, Samples
+from scripts import bench, command, git, ledger, table
 
 MACHINE = {
     "what": "machine",
@@ -27,7 +28,7 @@ MACHINE = {
 
 def entry(case: str, seconds: float, busy: float = 1.0) -> ledger.Entry:
     measured = Measurement(
-        0.5, Samples([seconds] * 7, 1, busy), [1e-4], Memory(4, 3, 2, 1), Work(148, 148, 2, 0), 2e-7, 3.0
+        0.5, Samples([seconds] * 7, 1, busy), [1e-4], Memory(4, 3, 2, 1), Counters(148, 148, 2, 0), 2e-7, 3.0
     )
     about = cases.case(*case.split("/", 1))
     sizes = {name: getattr(about, name) for name in ("ideal_bytes", "resident_bytes")}
@@ -178,7 +179,7 @@ def test_outside_a_checkout_git_says_so_in_one_line(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
     with pytest.raises(command.UserError, match=r"not a git repository.*clone"):
-        bench.git("rev-parse", "HEAD")
+        git.output("rev-parse", "HEAD")
 
 
 def test_a_partial_text_is_never_seen(tmp_path, monkeypatch):
@@ -231,7 +232,7 @@ def test_a_json_file_that_cannot_be_one_is_refused_before_the_work(path, capsys)
 
 def test_a_commit_may_be_named_as_git_names_it(monkeypatch):
     monkeypatch.chdir(Path(__file__).parent.parent)
-    assert table.full_hash("HEAD") == bench.git("rev-parse", "HEAD")
+    assert table.full_hash("HEAD") == git.output("rev-parse", "HEAD")
     assert table.full_hash("--help") == "--help"
     assert table.full_hash(None) is None
 

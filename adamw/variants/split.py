@@ -12,7 +12,7 @@ from mlx.utils import tree_map
 
 from adamw.base import CompiledAdamW, Constants, Rates, first_moment, matching, new_parameter, second_moment
 
-# Shapeless: one trace serves every leaf of a dtype.
+# Shapeless: one trace serves every leaf of a dtype and number of dimensions.
 compiled_first_moment = mx.compile(first_moment, shapeless=True)
 compiled_second_moment = mx.compile(second_moment, shapeless=True)
 compiled_parameter = mx.compile(new_parameter, shapeless=True)

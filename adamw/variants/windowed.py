@@ -106,9 +106,10 @@ class AdamW(CompiledAdamW):
 def _fused_leaf(
     gradient: mx.array, parameter: mx.array, m: mx.array, v: mx.array, rates: Rates, constants: Constants
 ) -> tuple[mx.array, mx.array, mx.array]:
-    m = first_moment(gradient, m, constants.b1)
-    v = second_moment(gradient, v, constants.b2)
-    return new_parameter(parameter, m, v, rates, constants.eps), m, v
+    b1, b2, eps, *_ = constants  # by place: before 0.31 MLX makes a plain tuple of it
+    m = first_moment(gradient, m, b1)
+    v = second_moment(gradient, v, b2)
+    return new_parameter(parameter, m, v, rates, eps), m, v
 
 
 # Not shapeless: the broadcasts that a shapeless trace adds exceed MLX's limit of depth, and it fuses 2 or 3 kernels

@@ -126,6 +126,11 @@ class Case(NamedTuple):
         return sum(1 for _ in trees.leaves(trees.build(self.tree_name)))
 
     @property
+    def parameter_bytes(self) -> int:
+        """N, the bytes of the parameters."""
+        return self.parameter_count * ITEMSIZE[self.precision.parameter]
+
+    @property
     def ideal_bytes(self) -> int:
         """The least a step of this case can move."""
         return self.parameter_count * self.precision.ideal_bytes
@@ -155,9 +160,12 @@ def choose(kind: str, name: str, known: Iterable[str]) -> None:
         raise UnknownCase(f"unknown {kind} {name!r}; choose one of: {', '.join(known)}")
 
 
-def case(variant: str, workload: str) -> Case:
-    """The case of `variant` on `workload`. Raises UnknownCase, and ValueError for an unknown tree."""
-    choose("variant", variant, variant_names())
+def case(variant: str, workload: str, variants: Iterable[str] | None = None) -> Case:
+    """The case of `variant`, one of `variants` (default: the working tree's), on `workload`.
+
+    Raises UnknownCase, and ValueError for an unknown tree.
+    """
+    choose("variant", variant, variant_names() if variants is None else variants)
     precision, _, rest = workload.partition("/")
     choose("precision", precision, PRECISIONS)
     tree, _, option = rest.partition("/")
@@ -172,6 +180,18 @@ def profile() -> str:
     name = os.environ.get("ADAMW_PROFILE", "default")
     choose("profile", name, PROFILES)
     return name
+
+
+def sweep() -> list[str]:
+    """The workloads of the size sweep."""
+    return [f"float32/leaf_{size}" for size in trees.SWEEP]
+
+
+def chosen(variants: Iterable[str], name: str) -> list[Case]:
+    """Every case of `variants` that the profile `name` contains, what is left out on purpose left out."""
+    workloads = [workload for workload in [*WORKLOADS, *sweep()] if in_profile(workload, name)]
+    found = [case(variant, workload, variants) for variant in variants for workload in workloads]
+    return [case for case in found if (case.variant, case.precision_name) not in OMITTED]
 
 
 def in_profile(workload: str, name: str) -> bool:

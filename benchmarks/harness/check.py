@@ -7,9 +7,10 @@ import numpy as np
 from mlx.utils import tree_map
 
 from adamw import reference
+from benchmarks.harness import graph
 from benchmarks.harness.cases import LEARNING_RATE, Case
-from benchmarks.harness.graph import flat
-from benchmarks.harness.measurement import Work
+from benchmarks.harness.counters import Counters
+from benchmarks.harness.evaluation import flat
 from benchmarks.harness.step import Step
 
 STEPS = 3
@@ -89,14 +90,24 @@ def check_dtypes(case: Case, step: Step) -> None:
             raise WrongCase(f"{case}: dtype changed: {name} became {', '.join(sorted(found))}, was {wanted}")
 
 
-def check_work(case: Case, step: Step, work: Work) -> None:
-    """Raise WrongCase unless the step runs the kernels that its variant says it runs, and moves what a step must."""
-    if work.modelled_bytes < case.ideal_bytes:
+def check_work(case: Case, step: Step, work: Counters) -> None:
+    """Raise WrongCase unless the step runs the kernels that its variant says it runs, and moves what a step must.
+
+    The kernels of this very step are counted too, and must be those of `work`.
+    """
+    if work.modelled_bytes is not None and work.modelled_bytes < case.ideal_bytes:
         raise WrongCase(
             f"{case}: its graph moves {work.modelled_bytes} bytes, less than the {case.ideal_bytes} it must"
         )
+    found = graph.read(step, shapes=False)
+    kernels = [kernel for kernel in found.kernels if found.touches_leaf(kernel)]
+    fused = sum(kernel.is_fused for kernel in kernels)
     fewest, most = (count * case.leaf_count for count in step.optimizer.kernels_a_leaf)
-    if fewest <= work.fused_kernels <= most:
-        return
-    hint = "; is there a C++ compiler, and MLX_DISABLE_COMPILE unset?" if not work.fused_kernels else ""
-    raise WrongCase(f"{case}: {work.fused_kernels} compiled kernels in a step, expected {fewest} to {most}{hint}")
+    if not fewest <= fused <= most:
+        hint = "; is there a C++ compiler, and MLX_DISABLE_COMPILE unset?" if not fused else ""
+        raise WrongCase(f"{case}: {fused} compiled kernels in a step, expected {fewest} to {most}{hint}")
+    if (len(kernels), fused) != (work.kernels, work.fused_kernels):
+        raise WrongCase(
+            f"{case}: {len(kernels)} kernels in a step, {fused} compiled; "
+            f"without its memory {work.kernels} and {work.fused_kernels} were counted"
+        )

@@ -1,169 +1,271 @@
-"""What one step does, read from MLX's own graph: kernels and modelled bytes. Exact, and the same on every machine.
+"""What one step does, read from MLX's own graph: every kernel, with the bytes it reads and writes.
 
-`mx.export_to_dot` names the arrays it is given. The leaves of a case (old and new parameters and moments, gradients)
-are given names, so their sizes are known; an array between two kernels has the size of the largest input of the kernel
-that made it, as all of AdamW's arithmetic is elementwise. Arrays of one element (rates, constants) count nothing.
+Two views of the graph are joined. `dot` shows what was fused, but neither shapes nor dtypes; `primitives` has those,
+but shows nothing fused. The arrays of a case (parameters, gradients, state, before and after) are known in both, and
+from them the arrays in between are told, primitive by primitive.
 """
 
-import io
-import re
-from collections import defaultdict
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any, NamedTuple, cast
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import mlx.core as mx
-from mlx.utils import tree_flatten, tree_map
+from mlx.utils import tree_map
 
-from benchmarks.harness.measurement import Work
+from benchmarks.harness import dot, primitives
+from benchmarks.harness.evaluation import Evaluation, flat, held_back, put_back, undone
+from benchmarks.harness.step import Step
 
-VIEWS = frozenset({"Broadcast", "Reshape", "Flatten", "Unflatten", "ExpandDims", "Squeeze", "Slice", "Depends"})
+VIEWS = frozenset(
+    {
+        *("Broadcast", "Reshape", "Flatten", "Unflatten", "ExpandDims", "Squeeze", "Slice", "Split", "Transpose"),
+        *("AsStrided", "View", "StopGradient", "Depends"),
+    }
+)
 """Primitives that move no bytes when their input is contiguous."""
 
-LEAVES_A_GRAPH = 100
-"""MLX takes at most 1024 named arrays, and a leaf has seven."""
+REDUCTIONS = frozenset({"Sum", "Prod", "Max", "Min", "And", "Or", "ArgReduce"})
+"""Primitives whose result is taken for a scalar where MLX does not tell its shape."""
 
-NODE = re.compile(r'^\{ (\d+) \[label ="(\w+)"')
-INTO = re.compile(r'^"(\w+)" -> \d+$')
-OUT = re.compile(r'^\d+ -> "(\w+)"$')
-
-
-@contextmanager
-def held_back() -> Iterator[list[Any]]:
-    """Evaluation turned off: what `mx.eval` and `mx.async_eval` are given is collected instead of computed."""
-    held: list[Any] = []
-    saved = mx.eval, mx.async_eval
-    mx.eval = mx.async_eval = lambda *trees: held.extend(trees)
-    try:
-        yield held
-    finally:
-        mx.eval, mx.async_eval = saved
+FAMILIES = {
+    **dict.fromkeys(("Sum", "Prod", "Max", "Min", "And", "Or"), "Reduce"),
+    **dict.fromkeys(("CumSum", "CumProd", "CumMax", "CumMin", "CumLogAddExp"), "Scan"),
+    **dict.fromkeys(("BitwiseAnd", "BitwiseOr", "BitwiseXor", "LeftShift", "RightShift"), "BitwiseBinary"),
+    **dict.fromkeys(("Log2", "Log10"), "Log"),
+    "Rsqrt": "Sqrt",
+    "NaNEqual": "Equal",
+}
+"""What `primitives` calls the labels of `dot`, where it is not the same (mlx/export.cpp, mlx/primitives.h)."""
 
 
-@contextmanager
-def undone(optimizer: Any) -> Iterator[None]:
-    """The optimizer's arrays are put back afterwards, into the containers they were in."""
-    state = tree_map(lambda array: array, optimizer.state)
-    try:
-        yield
-    finally:
-        put_back(optimizer.state, state)
+class Disagreement(RuntimeError):
+    """The two views of an unfused graph show different kernels: one of them is misread."""
 
 
-def put_back(state: Any, saved: Any) -> None:
-    for key, value in saved.items() if isinstance(saved, dict) else enumerate(saved):
-        if isinstance(value, (dict, list, tuple)):
-            put_back(state[key], value)
-        else:
-            state[key] = value
+class Kernel(NamedTuple):
+    """One launch: the arrays it reads, each once, and those it writes; `stage` is the evaluation that launches it."""
 
-
-def step_work(optimizer: Any, gradients: Any, parameters: Any) -> Work:
-    """The work of one step of `optimizer`, which is left as it was. Nothing is evaluated."""
-    before = leaf_arrays(gradients, gradients, parameters, optimizer.state)
-    with undone(optimizer), held_back():
-        new_parameters = optimizer.apply_gradients(gradients, parameters)
-        after = leaf_arrays(gradients, new_parameters, optimizer.state)
-        counters = [array for array in optimizer.state.values() if isinstance(array, mx.array)]
-    counts = Counts()
-    for first in range(0, len(before), LEAVES_A_GRAPH):
-        last = first + LEAVES_A_GRAPH
-        inputs = [array for leaf in before[first:last] for array in leaf]
-        results = [array for leaf in after[first:last] for array in leaf]
-        dot = io.StringIO()
-        named = {f"leaf_{number}": array for number, array in enumerate(inputs + results)}
-        mx.export_to_dot(dot, *results, *counters, **named)
-        counts.add(dot.getvalue(), {name: array.nbytes for name, array in named.items()})
-    return counts.work
-
-
-def flat(tree: Any) -> list[mx.array]:
-    """The arrays of `tree`, in MLX's order."""
-    return [array for _, array in cast(list[tuple[str, mx.array]], tree_flatten(tree))]
-
-
-def leaf_arrays(gradients: Any, *rest: Any) -> list[list[mx.array]]:
-    """For every leaf of `gradients` the arrays that stand in its place in the other trees; a leaf's state is a dict."""
-    leaves: list[list[mx.array]] = []
-    tree_map(lambda _, *places: leaves.append(flat(list(places))), gradients, *rest)
-    return leaves
-
-
-class Counts:
-    """The work of a step whose graph is read in several parts that share their scalar kernels."""
-
-    def __init__(self) -> None:
-        self.kernels = self.fused = self.modelled = 0
-        self.scalars: set[tuple[str, str]] = set()
-
-    @property
-    def work(self) -> Work:
-        return Work(self.kernels, self.fused, len(self.scalars), self.modelled)
-
-    def add(self, dot: str, sizes: dict[str, int]) -> None:
-        """Count the graph `dot`, whose named arrays have `sizes` bytes."""
-        known = defaultdict(int, sizes)
-        for primitive in primitives(dot):  # inputs come first: MLX writes its graph in the order of evaluation
-            is_view = primitive.label in VIEWS
-            read = [known[array] for array in primitive.inputs]
-            size = max(read, default=0)  # all arithmetic here is elementwise; a view of a scalar stays one
-            written = [known.setdefault(array, size) for array in primitive.outputs]
-            if is_view:
-                continue
-            if not any(read + written):
-                self.scalars.add((primitive.address, primitive.label))
-                continue
-            self.kernels += 1
-            self.fused += primitive.label.startswith("Compiled")
-            self.modelled += sum(read + written)
-
-
-class Primitive(NamedTuple):
-    """One operation of the graph: its address in MLX, its label and the names of its arrays."""
-
-    address: str
     label: str
-    inputs: list[str]
-    outputs: list[str]
+    inputs: list[int]
+    outputs: list[int]
+    is_fused: bool
+    stage: int
 
 
-def primitives(dot: str) -> Iterator[Primitive]:
-    """The primitives of MLX's dot text.
+class Graph(NamedTuple):
+    """The graph of one step.
 
-    The number that MLX gives a node is the address of its primitive, and every call of one compiled function shares
-    it: a node is told by its place in the text (label, inputs, outputs), not by its number.
-    """
-    current = None
-    for line in dot.splitlines():
-        if match := NODE.match(line):
-            if current:
-                yield current
-            current = Primitive(match[1], match[2], [], [])
-        elif current and (match := INTO.match(line)):
-            current.inputs.append(match[1])
-        elif current and (match := OUT.match(line)):
-            current.outputs.append(match[1])
-    if current:
-        yield current
-
-
-class TraceCounter:
-    """Counts how often functions given to `mx.compile` are traced. Install it before any variant is imported.
-
-    A traced function runs in Python only while it is traced, so the counting costs nothing in a timed step. Where
-    compilation is off (MLX_DISABLE_COMPILE, no C++ compiler on the CPU) every call counts.
+    kernels          in the order of the graph, views left out
+    nbytes           bytes of every array: 0 for a scalar, None where this MLX does not tell
+    before, after    numbers of the arrays that a step reads (gradients, parameters, state) and makes
+    shared           numbers of the arrays of which the graph takes a view
+    stages           for every evaluation in the step, and the harness's own after it: whether it waits, and the latest
+                     stage that it waits for
+    primitive_count  primitives before fusion, None where this MLX does not tell
     """
 
-    def __init__(self) -> None:
-        self.traces = 0
-        self._compile = mx.compile
+    kernels: list[Kernel]
+    nbytes: list[int | None]
+    before: list[int]
+    after: list[int]
+    shared: set[int]
+    stages: list[tuple[bool, int]]
+    primitive_count: int | None
 
-    def install(self) -> None:
-        mx.compile = self._counting_compile  # type: ignore[assignment]
+    def touches_leaf(self, kernel: Kernel) -> bool:
+        return any(self.nbytes[array] != 0 for array in kernel.inputs + kernel.outputs)
 
-    def _counting_compile(self, function: Callable, *args: Any, **kwargs: Any) -> Callable:
-        def traced(*inputs: Any, **named: Any) -> Any:
-            self.traces += 1
-            return function(*inputs, **named)
 
-        return self._compile(traced, *args, **kwargs)
+def read(step: Step, shapes: bool = True) -> Graph:
+    """The graph of the next call of `step`, which is left as it was. Nothing is evaluated.
+
+    Without `shapes` the primitives are not asked for: faster, and as on an MLX that does not tell them.
+    """
+    optimizer, gradients, parameters = step.optimizer, step.gradients, step.parameters
+    before = step_arrays(step)
+    with undone(optimizer), held_back() as evaluations:
+        new_parameters = optimizer.apply_gradients(gradients, parameters)
+        after = flat([new_parameters, optimizer.state])
+    evaluations.append(Evaluation(True, after))
+    evaluated = [array for evaluation in evaluations for array in evaluation.arrays]
+    text = dot.read([*before, *evaluated])
+    number_before, number_evaluated = text.given[: len(before)], text.given[len(before) :]
+    number_after = number_evaluated[len(evaluated) - len(after) :]
+    unfused = primitives.read(replay(optimizer, gradients, parameters, before), before) if shapes else None
+    nbytes, shared = sizes(text, number_before, number_after, before + after, unfused)
+    stage_of_node = node_stages(text, [len(evaluation.arrays) for evaluation in evaluations], number_evaluated)
+    stages = waits(evaluations, number_evaluated, text, stage_of_node)
+    needed = ancestors(text, number_evaluated)
+    kernels = [
+        Kernel(node.label, list(dict.fromkeys(node.inputs)), node.outputs, node.is_fused, stage)
+        for node, stage in zip(text.nodes, stage_of_node, strict=True)
+        if node.label not in VIEWS and needed.intersection(node.outputs)
+    ]
+    count = len(unfused.all) if unfused else None
+    graph = Graph(kernels, nbytes, number_before, number_after, shared, stages, count)
+    if unfused:
+        check_agreement(graph, unfused)
+    return graph
+
+
+def step_arrays(step: Step) -> list[mx.array]:
+    """What the next call of `step` may read: gradients, parameters, state and what else the optimizer holds."""
+    return leaves([step.gradients, step.parameters, step.optimizer.state, vars(step.optimizer)])
+
+
+def leaves(tree: Any) -> list[mx.array]:
+    """The arrays of more than one element in `tree`, each once. Scalars stay what they are: a step may look at them."""
+    return list({id(array): array for array in flat(tree) if array.size > 1}.values())
+
+
+def replay(optimizer: Any, gradients: Any, parameters: Any, arrays: list[mx.array]) -> Any:
+    """The step as a function of `arrays`, which are among its gradients, parameters and the optimizer's own."""
+
+    def step(*traced: mx.array) -> list[mx.array]:
+        instead = {id(array): tracer for array, tracer in zip(arrays, traced, strict=True)}
+
+        def replaced(tree: Any) -> Any:
+            return tree_map(lambda leaf: instead.get(id(leaf), leaf), tree)
+
+        with undone(optimizer), held_back():
+            put_back(optimizer.state, replaced(optimizer.state))
+            vars(optimizer).update({name: replaced(value) for name, value in private_arrays(optimizer).items()})
+            return flat([optimizer.apply_gradients(replaced(gradients), replaced(parameters)), optimizer.state])
+
+    return step
+
+
+def private_arrays(optimizer: Any) -> dict[str, Any]:
+    """The optimizer's attributes that hold arrays outside its state."""
+    own = {id(array) for array in flat(optimizer.state)}
+    return {
+        name: value for name, value in vars(optimizer).items() if any(id(array) not in own for array in flat(value))
+    }
+
+
+def sizes(
+    text: dot.Dot,
+    before: Sequence[int],
+    after: Sequence[int],
+    arrays: Sequence[mx.array],
+    unfused: primitives.Primitives | None,
+) -> tuple[list[int | None], set[int]]:
+    """Bytes of every array of the graph, and the arrays of which it takes views.
+
+    An array's size is that of the arrays before fusion that it can be: reached from the same inputs by a primitive of
+    the same name, or, behind a fused kernel, by any; the widest, if they differ.
+    """
+    nbytes: list[int | None] = [0] * text.arrays
+    places: list[set[str]] = [set() for _ in range(text.arrays)]
+    known = dict(zip([*before, *after], arrays, strict=True))
+    for number, given in known.items():
+        nbytes[number] = primitives.leaf_bytes(given.shape, given.dtype)
+    if unfused:
+        for number, name in zip([*before, *after], unfused.inputs + unfused.outputs, strict=True):
+            places[number].add(name)
+    shared: set[int] = set()
+    for node in text.nodes:
+        leaves = [array for array in node.inputs if nbytes[array] != 0]
+        if node.label in VIEWS:
+            shared.update(leaves)
+        for position, array in enumerate(node.outputs):
+            if array in known:
+                continue
+            if not leaves:
+                nbytes[array] = 0
+            elif not unfused:
+                nbytes[array] = 0 if node.label in REDUCTIONS else None
+            else:
+                places[array] = counterparts(node, position, places, unfused)
+                nbytes[array] = max((unfused.nbytes[name] for name in places[array]), default=0)
+    return nbytes, shared
+
+
+def counterparts(node: dot.Node, position: int, places: list[set[str]], unfused: primitives.Primitives) -> set[str]:
+    """The arrays before fusion that the output number `position` of `node` can be."""
+    anchor = next(array for array in node.inputs if places[array]) if any(places[i] for i in node.inputs) else None
+    if anchor is None:
+        raise Disagreement(f"MLX's graph has a kernel {node.label} on arrays that its primitives do not show")
+    if node.is_fused:
+        found = set().union(*(unfused.descendants(name) for name in places[anchor]))
+        widest = max((unfused.nbytes[name] for name in found), default=0)
+        return {name for name in found if unfused.nbytes[name] == widest}
+    family = family_of(node.label)
+
+    def agrees(primitive: primitives.Primitive) -> bool:
+        return (
+            primitive.name == family
+            and len(primitive.inputs) == len(node.inputs)
+            and all(
+                not places[array] or name in places[array]
+                for array, name in zip(node.inputs, primitive.inputs, strict=True)
+            )
+        )
+
+    readers = [primitive for name in places[anchor] for primitive in unfused.consumers[name] if agrees(primitive)]
+    if not readers:
+        raise Disagreement(f"MLX's graph has a kernel {node.label} that its primitives do not show")
+    return {primitive.outputs[position] for primitive in readers}
+
+
+def family_of(label: str) -> str:
+    """The primitive's name without what it reduces by: `SliceUpdate Sum` is a SliceUpdate."""
+    return FAMILIES.get(label, label.partition(" ")[0])
+
+
+def ancestors(text: dot.Dot, arrays: Sequence[int]) -> set[int]:
+    """`arrays` and all arrays that they are computed from."""
+    found = set(arrays)
+    for node in reversed(text.nodes):
+        if found.intersection(node.outputs):
+            found.update(node.inputs)
+    return found
+
+
+def node_stages(text: dot.Dot, counts: list[int], evaluated: list[int]) -> list[int]:
+    """For every node the evaluation that first needs it, from the order in which MLX writes the graph.
+
+    `counts` says how many of the `evaluated` arrays each evaluation was given.
+    """
+    stage_of_root = [stage for stage, count in enumerate(counts) for _ in range(count)]
+    maker = {array: place for place, node in enumerate(text.nodes) for array in node.outputs}
+    stages = [len(counts) - 1] * len(text.nodes)
+    done = -1
+    for array, stage in zip(evaluated, stage_of_root, strict=True):
+        last = maker.get(array, -1)
+        for place in range(done + 1, last + 1):
+            stages[place] = stage
+        done = max(done, last)
+    return stages
+
+
+def waits(
+    evaluations: list[Evaluation], evaluated: list[int], text: dot.Dot, stage_of_node: list[int]
+) -> list[tuple[bool, int]]:
+    """For every evaluation whether it waits, and for which stage at the latest."""
+    maker = {array: stage for node, stage in zip(text.nodes, stage_of_node, strict=True) for array in node.outputs}
+    remaining = iter(evaluated)
+    found = []
+    for evaluation in evaluations:
+        latest = max((maker.get(next(remaining), -1) for _ in evaluation.arrays), default=-1)
+        found.append((evaluation.waits, latest))
+    return found
+
+
+def check_agreement(graph: Graph, unfused: primitives.Primitives) -> None:
+    """Raise Disagreement if the primitives read leaves that the graph does not know, or are others than its kernels."""
+    if unfused.constant_bytes:
+        raise Disagreement(
+            f"the step reads {unfused.constant_bytes} bytes that are neither parameters nor gradients nor in an "
+            "attribute of the optimizer: keep them in its state"
+        )
+    if any(kernel.is_fused for kernel in graph.kernels):
+        return
+    shown = Counter(family_of(kernel.label) for kernel in graph.kernels if graph.touches_leaf(kernel))
+    told = Counter(
+        primitive.name
+        for primitive in unfused.all
+        if primitive.name not in VIEWS and any(unfused.nbytes[name] for name in primitive.inputs + primitive.outputs)
+    )
+    if shown != told:
+        raise Disagreement(f"MLX's graph shows the kernels {dict(shown)}, its primitives are {dict(told)}")

@@ -9,8 +9,10 @@ from contextlib import contextmanager
 
 import mlx.core as mx
 
-from benchmarks.harness import check, graph, machine
+from benchmarks.harness import check, machine
 from benchmarks.harness.cases import Case
+from benchmarks.harness.count import count
+from benchmarks.harness.counters import Counters
 from benchmarks.harness.measurement import Measurement, Memory
 from benchmarks.harness.sampling import no_garbage_collection, sample
 from benchmarks.harness.step import TRACES, Step
@@ -19,8 +21,11 @@ MEMORY_STEPS = 3
 HOST_SAMPLES = 15
 
 
-def measure(case: Case) -> Measurement:
-    """Measure `case` in this process, which should be a fresh one. Raises check.WrongCase."""
+def measure(case: Case, work: Counters | None = None) -> Measurement:
+    """Measure `case` in this process, which should be a fresh one. Its `work` is counted, unless it is known already.
+
+    Raises check.WrongCase.
+    """
     begin = time.perf_counter()
     with private_caches():
         step = Step(case)
@@ -32,7 +37,7 @@ def measure(case: Case) -> Measurement:
             step()
         error = expected.error(step)
         check.check_dtypes(case, step)
-        work = graph.step_work(step.optimizer, step.gradients, step.parameters)
+        work = work or count(case)
         check.check_work(case, step, work)
         step()
         memory = measure_memory(step)

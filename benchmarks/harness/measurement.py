@@ -3,6 +3,8 @@
 import statistics
 from typing import Any, NamedTuple
 
+from benchmarks.harness.counters import Counters
+
 
 class Samples(NamedTuple):
     """Seconds a call, one figure a sample; `number` calls made each sample.
@@ -29,27 +31,13 @@ class Memory(NamedTuple):
     process: int
 
 
-class Work(NamedTuple):
-    """What one step does.
-
-    kernels         launched kernels that touch a leaf; a fused kernel counts as one
-    fused_kernels   those of them that `mx.compile` made
-    scalar_kernels  launched kernels that touch no leaf
-    modelled_bytes  bytes that the kernels read and write
-    """
-
-    kernels: int
-    fused_kernels: int
-    scalar_kernels: int
-    modelled_bytes: int
-
-
 class Measurement(NamedTuple):
     """Everything measured of one case in one process.
 
     first_step  seconds of the first step with cold caches: tracing, compiling kernels, running
     step        seconds a step
     host        seconds to build the graph of a step, nothing evaluated; one figure a sample
+    work        what a step does; counted once a run, as it is always the same
     error       largest relative error against the float64 reference after check.STEPS steps
     wall        seconds that measuring took, all of it
     """
@@ -58,7 +46,7 @@ class Measurement(NamedTuple):
     step: Samples
     host: list[float]
     memory: Memory
-    work: Work
+    work: Counters
     error: float
     wall: float
 
@@ -71,7 +59,11 @@ class Measurement(NamedTuple):
 
     @classmethod
     def from_dict(cls, plain: dict[str, Any]) -> "Measurement":
-        parts = {"step": Samples(**plain["step"]), "memory": Memory(**plain["memory"]), "work": Work(**plain["work"])}
+        parts = {
+            "step": Samples(**plain["step"]),
+            "memory": Memory(**plain["memory"]),
+            "work": Counters(**plain["work"]),
+        }
         return cls(**(plain | parts))
 
 

@@ -9,7 +9,7 @@ import json
 import os
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from asv_runner.benchmarks.mark import SkipNotImplemented
 
@@ -17,6 +17,7 @@ import adamw
 from benchmarks.harness import cases, ledger, machine
 from benchmarks.harness.cases import Case
 from benchmarks.harness.ceiling import Ceiling
+from benchmarks.harness.counters import Counters
 from benchmarks.harness.files import write_whole
 from benchmarks.harness.measurement import Measurement
 from benchmarks.harness.roofline import Launch, Roofline
@@ -55,7 +56,7 @@ def roofline_of(begun: dict[str, Any]) -> Roofline:
     return Roofline(Ceiling(**begun["ceiling"]), Launch(**begun["launch"]))
 
 
-def skip(reason: str) -> None:
+def skip(reason: str) -> NoReturn:
     """Skip this benchmark; asv shows the reason with --show-stderr."""
     print(reason)
     raise SkipNotImplemented(reason)
@@ -73,6 +74,25 @@ def look(case: Case) -> Measurement:
     """The newest measurement of `case`, used or not; a new one if there is none."""
     fresh, used = paths(case)
     return load(fresh) or load(used) or measured(case, fresh)
+
+
+def counted(case: Case) -> Counters:
+    """The counters of `case`, of a measurement if there is one; else counted, which takes a second or two."""
+    fresh, used = paths(case)
+    if measurement := load(fresh) or load(used):
+        return measurement.work
+    path = fresh.with_suffix(".work.json")
+    try:
+        return Counters(**json.loads(path.read_text()))
+    except FileNotFoundError:
+        check_in_commit(case)
+    from benchmarks.harness.count import count
+    from benchmarks.harness.measure import private_caches
+
+    with private_caches():
+        work = count(case)
+    write_whole(path, json.dumps(work._asdict()))
+    return work
 
 
 def paths(case: Case) -> tuple[Path, Path]:
@@ -93,18 +113,18 @@ def load(path: Path) -> Measurement | None:
 
 def measured(case: Case, path: Path) -> Measurement:
     """Measure `case` in this process and record the result, or the reason why there is none, in `path`."""
-    if case.variant not in adamw.names():
-        skip(f"{case.variant} is not in this commit")
+    check_in_commit(case)
     free = machine.free_bytes()
     if case.needed_bytes > free:
         skip(f"{case} needs {case.needed_bytes / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB are free")
     from benchmarks.harness.measure import measure
 
     before = machine.conditions()
+    known = load(paths(case)[1])
     write_whole(path, json.dumps({"failed": f"{case}: the process that measured it died"}))
     ledger.append({"what": "started", "case": str(case)})
     try:
-        measurement = measure(case)
+        measurement = measure(case, known.work if known else None)
     except Exception as error:
         write_whole(path, json.dumps({"failed": str(error)}))
         ledger.append({"what": "failure", "case": str(case), "message": str(error)})
@@ -124,6 +144,12 @@ def measured(case: Case, path: Path) -> Measurement:
         }
     )
     return measurement
+
+
+def check_in_commit(case: Case) -> None:
+    """Skip a case whose variant the commit under test does not have."""
+    if case.variant not in adamw.names():
+        skip(f"{case.variant} is not in this commit")
 
 
 def choose(variant: str, workload: str) -> Case:

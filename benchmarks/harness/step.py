@@ -8,10 +8,12 @@ import mlx.core as mx
 import numpy as np
 from mlx.utils import tree_map
 
-from benchmarks.harness import graph, trees
+from benchmarks.harness import trees
 from benchmarks.harness.cases import LEARNING_RATE, Case
+from benchmarks.harness.evaluation import held_back, undone
+from benchmarks.harness.tracing import TraceCounter
 
-TRACES = graph.TraceCounter()
+TRACES = TraceCounter()
 TRACES.install()  # before any variant is imported
 
 import adamw  # noqa: E402
@@ -32,14 +34,20 @@ class Step:
 
     def __init__(self, case: Case) -> None:
         precision = case.precision
-        shapes = trees.build(case.tree_name)
+        shapes = self.shapes(case)
         random = np.random.default_rng(SEED)
-        self.gradients = filled(shapes, values(random), getattr(mx, precision.gradient))
-        self.held = [filled(shapes, values(random), getattr(mx, precision.parameter))]
+        self.gradients = self.fill(shapes, random, getattr(mx, precision.gradient))
+        self.held = [self.fill(shapes, random, getattr(mx, precision.parameter))]
         self.optimizer = adamw.create(case.variant, learning_rate=LEARNING_RATE, bias_correction=case.bias_correction)
         state_dtype = getattr(mx, precision.state)
         self.optimizer.init(tree_map(lambda array: mx.zeros(array.shape, state_dtype), self.parameters))
         self.evaluate()
+
+    def shapes(self, case: Case) -> Any:
+        return trees.build(case.tree_name)
+
+    def fill(self, shapes: Any, random: np.random.Generator, dtype: mx.Dtype) -> Any:
+        return filled(shapes, values(random), dtype)
 
     @property
     def parameters(self) -> Any:
@@ -51,7 +59,7 @@ class Step:
 
     def dispatch_only(self) -> float:
         """Seconds to build the graph of one step, which is then dropped; evaluation is held back in any variant."""
-        with graph.undone(self.optimizer), graph.held_back():
+        with undone(self.optimizer), held_back():
             start = time.perf_counter()
             updated = self.optimizer.apply_gradients(self.gradients, self.parameters)
             elapsed = time.perf_counter() - start
@@ -89,11 +97,4 @@ def filled(shapes: Any, tile: np.ndarray, dtype: mx.Dtype) -> Any:
         mx.eval(leaf)
         return leaf
 
-    def build(tree: Any) -> Any:
-        if isinstance(tree, trees.Shape):
-            return array(tree)
-        if isinstance(tree, dict):
-            return {key: build(child) for key, child in tree.items()}
-        return [build(child) for child in tree]
-
-    return build(shapes)
+    return trees.mapped(array, shapes)

@@ -32,6 +32,15 @@ def leaves(tree: Any) -> Iterator[Shape]:
             yield from leaves(child)
 
 
+def mapped(function: Callable[[Shape], Any], tree: Any) -> Any:
+    """`tree` with `function(leaf)` in every leaf's place."""
+    if isinstance(tree, Shape):
+        return function(tree)
+    if isinstance(tree, dict):
+        return {key: mapped(function, child) for key, child in tree.items()}
+    return [mapped(function, child) for child in tree]
+
+
 def parameter_count(tree: Any) -> int:
     return sum(leaf.size for leaf in leaves(tree))
 

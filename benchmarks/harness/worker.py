@@ -1,0 +1,67 @@
+"""A process that counts cases for `scripts.compare`, with the `adamw` and the MLX that its interpreter finds.
+
+It reads a case a line from its standard input and answers each with a line of JSON; the first line says what it is.
+When the input ends, because there are no more cases or because whoever started it is gone, so does the process.
+"""
+
+import json
+import os
+import platform
+import sys
+import tempfile
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, TextIO
+
+
+def main() -> None:
+    answers = own_output()
+    with tempfile.TemporaryDirectory(prefix="adamw-kernels-", dir=os.getcwd()) as folder:
+        os.environ["TMPDIR"] = folder  # MLX finds its compiled kernels by name, not by content
+        for answer in serve(sys.stdin):
+            answers.write(json.dumps(answer) + "\n")
+            answers.flush()
+
+
+def own_output() -> TextIO:
+    """Standard output for the answers alone: whatever a variant prints goes to standard error."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    return answers
+
+
+def serve(lines: TextIO) -> Iterator[dict[str, Any]]:
+    """An answer that describes this process, then one to every line of `lines`."""
+    import adamw
+    from benchmarks.harness import cases, donation, primitives
+    from benchmarks.harness.count import count
+
+    yield {
+        "mlx": version("mlx"),
+        "python": platform.python_version(),
+        "backend": backend(),
+        "adamw": str(Path(adamw.__file__).parent.parent),
+        "variants": adamw.names(),
+        "tells_primitives": primitives.available(),
+        "donation": donation.measure()._asdict(),
+    }
+    for line in lines:
+        variant, _, workload = line.strip().partition("/")
+        try:
+            yield {"counters": count(cases.case(variant, workload, adamw.names()))._asdict()}
+        except Exception as error:
+            yield {"failed": f"{type(error).__name__}: {error}"[:500]}
+
+
+def backend() -> str:
+    """What MLX runs on: "Metal", "CUDA" or "CPU"."""
+    import mlx.core as mx
+
+    if mx.default_device() == mx.Device(mx.cpu):
+        return "CPU"
+    return "Metal" if mx.metal.is_available() else "CUDA"
+
+
+if __name__ == "__main__":
+    main()

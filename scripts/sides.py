@@ -1,0 +1,111 @@
+"""What can be compared: a git revision, the working tree (`.`), or an MLX release (`mlx==0.31.2`).
+
+A side is a folder with its `adamw` and an interpreter with its MLX. The harness is always the working tree's: whatever
+measures must be the same for both.
+"""
+
+import importlib.metadata
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from asv import environment, util
+from asv.config import Config
+from packaging.requirements import Requirement
+from packaging.version import InvalidVersion, Version
+
+from scripts import asv_plugin, command, git, scratch
+
+CONFIG = "asv.conf.json"
+RELEASE = "mlx=="
+
+
+class Side(NamedTuple):
+    """One side of a comparison.
+
+    name    as the user gave it
+    commit  full hash, None for the working tree
+    folder  holds `adamw`
+    mlx     the release it is measured with
+    python  an interpreter that has it
+    """
+
+    name: str
+    commit: str | None
+    folder: Path
+    mlx: str
+    python: str
+
+    def __str__(self) -> str:
+        what = self.commit[:8] if self.commit else "working tree"
+        return f"{self.name} ({what}), mlx {self.mlx}" if self.name not in (".", what) else f"{what}, mlx {self.mlx}"
+
+
+def resolve(name: str) -> Side:
+    """The side called `name`, ready to run; its environment is made if there is none. Raises UserError."""
+    if not Path(CONFIG).is_file():
+        raise command.UserError(f"no {CONFIG} here; run it from the root of the repository")
+    if name.startswith(RELEASE):
+        return working_tree(name, release(name.removeprefix(RELEASE)))
+    if name == ".":
+        return working_tree(name, pinned(Path()))
+    commit = git.find_commit(name)
+    if not commit:
+        git.output("rev-parse", "--git-dir")  # says so if this is no repository
+        raise command.UserError(f"no commit {name!r}; name a git revision, . for the working tree, or mlx==VERSION")
+    folder = scratch.folder() / commit
+    if not folder.exists():
+        git.extract(commit, ["adamw", CONFIG], folder)
+    if not (folder / "adamw").is_dir():
+        raise command.UserError(f"{name}: commit {commit[:8]} has no adamw/; name a later one")
+    mlx = pinned(folder if (folder / CONFIG).exists() else Path())
+    return Side(name, commit, folder, mlx, interpreter(mlx))
+
+
+def working_tree(name: str, mlx: str) -> Side:
+    return Side(name, None, Path.cwd(), mlx, interpreter(mlx))
+
+
+def pinned(folder: Path) -> str:
+    """The MLX release that the configuration in `folder` pins. Raises UserError."""
+    try:
+        return release(util.load_json(str(folder / CONFIG), js_comments=True)["matrix"]["req"]["mlx"][0])
+    except (util.UserError, KeyError, IndexError, TypeError) as error:
+        raise command.UserError(f"{folder / CONFIG} pins no mlx; add it to its matrix") from error
+
+
+def release(text: str) -> str:
+    """`text`, if it is a release that the variants run on. Raises UserError."""
+    with open("pyproject.toml", "rb") as file:
+        dependencies = tomllib.load(file)["project"]["dependencies"]
+    supported = next(need for need in map(Requirement, dependencies) if need.name == "mlx").specifier
+    try:
+        version = Version(text)
+    except InvalidVersion as error:
+        raise command.UserError(f"mlx=={text[:50]} is no version; write it like mlx==0.31.2") from error
+    if version not in supported:
+        raise command.UserError(f"mlx {version} is too old; the variants need mlx{supported}")
+    return str(version)
+
+
+def interpreter(mlx: str) -> str:
+    """A Python with that MLX: this one, or that of asv's environment for it. Raises UserError."""
+    if asv_plugin.installed("mlx") and importlib.metadata.version("mlx") == mlx:
+        return sys.executable
+    try:
+        made = asv_environment(mlx)
+        made.create()
+        return made.find_executable("python")
+    except (util.UserError, environment.EnvironmentUnavailable) as error:
+        raise command.UserError(str(error).strip()) from error
+
+
+def asv_environment(mlx: str) -> Any:
+    """The environment in which `asv run` measures commits that pin `mlx`."""
+    config = Config.load(CONFIG)
+    requirements = config.matrix["req"]
+    requirements["mlx"] = [mlx]
+    requirements[asv_plugin.CPU_PACKAGE] = [None, mlx]
+    (made,) = environment.get_environments(config, [])
+    return made
