@@ -71,7 +71,7 @@ def pinned(folder: Path) -> str:
     """The MLX release that the configuration in `folder` pins. Raises UserError."""
     try:
         return release(util.load_json(str(folder / CONFIG), js_comments=True)["matrix"]["req"]["mlx"][0])
-    except (util.UserError, KeyError, IndexError, TypeError) as error:
+    except (util.UserError, ValueError, KeyError, IndexError, TypeError) as error:
         raise command.UserError(f"{folder / CONFIG} pins no mlx; add it to its matrix") from error
 
 
