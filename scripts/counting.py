@@ -1,15 +1,22 @@
 """Counts the cases of a side: a worker process with that side's `adamw` and MLX, asked case by case."""
 
+import argparse
 import json
 import os
 import queue
+import re
 import subprocess
 import threading
-from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks.harness.counters import Counters
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from benchmarks.harness import cases
+from benchmarks.harness.cases import Case
+from benchmarks.harness.counters import FIGURES, Counters
 from scripts import asv_plugin, command, scratch
 from scripts.sides import Side
 
@@ -27,77 +34,88 @@ Counted = Counters | Failure
 
 
 class Worker:
-    """A process that counts cases of `side`, one at a time. Ends with its `with` block, or when this process does."""
+    """A process that counts cases of `side`, one at a time. It ends with its `with` block, or when this process does.
+
+    A case that kills the process fails, and the next one gets a new process. `hello` is what the process says it is.
+    """
 
     def __init__(self, side: Side) -> None:
+        check(side)
         self.side = side
-        self.log = scratch.folder() / f"worker-{id(self)}.log"
-        harness = Path(__file__).parent.parent
-        environment = os.environ | {
-            "PYTHONPATH": os.pathsep.join([str(side.folder), str(harness)]),
-            "PYTHONDONTWRITEBYTECODE": "1",
-            "PYTHONHASHSEED": "0",
-        }
-        with self.log.open("w") as log:
-            self.process = subprocess.Popen(
-                [side.python, "-m", WORKER],
-                cwd=scratch.folder(),
-                env=environment,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                text=True,
-            )
-        self.answers: queue.Queue[str] = queue.Queue()
-        threading.Thread(target=self._listen, daemon=True).start()
-        self.hello = self._answer()
+        self.hello = self._start()
         if not self.hello:
-            raise command.UserError(f"{side}: {self.reason()}")
+            raise command.UserError(f"{side}: {self._reason()}")
+        if self.hello["adamw"] != str(side.folder.resolve()):
+            raise command.UserError(
+                f"{side}: its adamw comes from {self.hello['adamw']}; unset PYTHONPATH and try again"
+            )
 
     def __enter__(self) -> "Worker":
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.process.kill()
-        self.process.wait()
+        self._kill()
 
     def count(self, case: str) -> Counted:
-        """The counters of `case`, a failure if there are none; a worker that died is of no more use."""
+        """The counters of `case`, or a failure that says why there are none."""
+        if self.process.poll() is not None:
+            self._start()
         try:
             assert self.process.stdin
             self.process.stdin.write(case + "\n")
             self.process.stdin.flush()
+            answer = self._answer()
         except BrokenPipeError:
-            return Failure(self.reason())
-        answer = self._answer()
+            answer = {}
         if not answer:
-            self.process.kill()
-            return Failure(self.reason())
+            return Failure(self._reason())
         return Failure(answer["failed"]) if "failed" in answer else Counters(**answer["counters"])
 
-    @property
-    def is_alive(self) -> bool:
-        return self.process.poll() is None
-
-    def reason(self) -> str:
-        code = self.process.wait()
-        last = asv_plugin.last_line(self.log.read_text(errors="replace"))
-        return f"the process that counts died (exit code {code}): {last[:300]}"
-
-    def _listen(self) -> None:
-        assert self.process.stdout
-        for line in self.process.stdout:
-            self.answers.put(line)
-        self.answers.put("")
+    def _start(self) -> dict[str, Any]:
+        """Start the process; its first answer, empty if it died."""
+        self.log = scratch.folder() / f"worker-{id(self)}.log"
+        paths = [str(self.side.folder), str(Path(__file__).parent.parent)]
+        settings = {"PYTHONPATH": os.pathsep.join(paths), "PYTHONDONTWRITEBYTECODE": "1", "PYTHONHASHSEED": "0"}
+        with self.log.open("w") as log:
+            self.process = subprocess.Popen(
+                [self.side.python, "-m", WORKER],
+                cwd=scratch.folder(),
+                env=os.environ | settings,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+            )
+        self._answers: queue.Queue[str] = queue.Queue()
+        threading.Thread(target=listen, args=(self.process, self._answers), daemon=True).start()
+        return self._answer()
 
     def _answer(self) -> dict[str, Any]:
         """The next answer; empty if the process died or takes too long."""
         try:
-            line = self.answers.get(timeout=ANSWER_SECONDS)
+            line = self._answers.get(timeout=ANSWER_SECONDS)
         except queue.Empty:
-            self.process.kill()
-            return {}
+            line = ""
+        if not line:
+            self._kill()
         return json.loads(line) if line else {}
+
+    def _kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    def _reason(self) -> str:
+        last = asv_plugin.last_line(self.log.read_text(errors="replace"))
+        return f"the process that counts died (exit code {self.process.wait()}): {last[:300]}"
+
+
+def listen(process: subprocess.Popen, answers: queue.Queue[str]) -> None:
+    """Hand on every line of `process`, and at its end an empty one."""
+    assert process.stdout
+    for line in process.stdout:
+        answers.put(line)
+    process.wait()
+    answers.put("")
 
 
 def check(side: Side) -> None:
@@ -107,23 +125,68 @@ def check(side: Side) -> None:
         raise command.UserError(f"{side}: {asv_plugin.last_line(done.stderr or done.stdout)}")
 
 
-def describe(side: Side) -> dict[str, Any]:
-    """What a worker of `side` says it is: versions, backend, variants."""
-    check(side)
-    with Worker(side) as worker:
-        if worker.hello["adamw"] != str(side.folder.resolve()):
-            raise command.UserError(f"{side}: its adamw comes from {worker.hello['adamw']}; report this")
-        return worker.hello
+def count(workers: list[Worker], wanted: list[Case], console: Console) -> list[dict[str, Counted]]:
+    """For every worker the counters of those `wanted` cases whose variant it has; all at once, with progress."""
+    names = [[str(case) for case in wanted if case.variant in worker.hello["variants"]] for worker in workers]
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    if not console.is_terminal:
+        console.print(f"counting {sum(map(len, names))} cases, about a minute for a hundred", highlight=False)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task("counting", total=sum(map(len, names)))
 
-
-def count(side: Side, cases: Iterable[str], done: Callable[[str], object]) -> dict[str, Counted]:
-    """The counters of `cases` on `side`; `done` is told every case. One that kills its process fails alone."""
-    counted: dict[str, Counted] = {}
-    remaining = list(cases)
-    while remaining:
-        with Worker(side) as worker:
-            while remaining and worker.is_alive:
-                case = remaining.pop(0)
+        def count_all(worker: Worker, chosen: list[str]) -> dict[str, Counted]:
+            counted = {}
+            for case in chosen:
                 counted[case] = worker.count(case)
-                done(case)
-    return counted
+                progress.update(task, advance=1, description=case)
+            return counted
+
+        with ThreadPoolExecutor() as pool:
+            return list(pool.map(count_all, workers, names))
+
+
+def select(workers: list[Worker], profile: str, pattern: str | None) -> list[Case]:
+    """The cases of `profile`, of every variant that a worker has, whose name `pattern` finds. Raises UserError."""
+    try:
+        wanted = re.compile(pattern or "")
+    except re.error as error:
+        raise command.UserError(f"--case {pattern!r} is no regular expression: {error}") from error
+    variants = sorted({name for worker in workers for name in worker.hello["variants"]})
+    found = [case for case in cases.chosen(variants, profile) if wanted.search(str(case))]
+    if not found:
+        raise command.UserError(
+            f"no case of profile {profile} matches {pattern!r}; names are like compiled/float32/gpt2"
+        )
+    return found
+
+
+def missing(counted: dict[str, Counted]) -> list[str]:
+    """The names of the figures that were not told in some case."""
+    told = [counters for counters in counted.values() if isinstance(counters, Counters)]
+    return [figure.name for figure in FIGURES if any(getattr(counters, figure.name) is None for counters in told)]
+
+
+def describe(worker: Worker, counted: dict[str, Counted]) -> list[str]:
+    """What was counted on what, and what it could not tell, in lines."""
+    hello = worker.hello
+    lines = [f"{worker.side}, {hello['backend']} backend, Python {hello['python']}, {len(counted)} cases"]
+    if absent := missing(counted):
+        figures = ", ".join(absent).replace("_", " ")
+        lines.append(f"  not available in mlx {hello['mlx']}, for some cases or all: {figures}")
+    return lines
+
+
+def as_json(worker: Worker, counted: dict[str, Counted]) -> dict[str, Any]:
+    figures = {
+        name: {"failed": one.message} if isinstance(one, Failure) else one._asdict() for name, one in counted.items()
+    }
+    return {"name": worker.side.name, "commit": worker.side.commit, **worker.hello, "cases": figures}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of every command that counts."""
+    parser.add_argument(
+        "--case", metavar="REGEX", help="only the cases whose name it finds; default: all of the profile"
+    )
+    parser.add_argument("--profile", choices=cases.PROFILES, default="default", help="default: default")
+    parser.add_argument("--json", type=command.file_path, metavar="FILE", help="also write every figure as JSON")

@@ -95,6 +95,8 @@ def interpreter(mlx: str) -> str:
         return sys.executable
     try:
         made = asv_environment(mlx)
+        if not Path(made._path).is_dir():
+            print(f"making asv's environment with mlx {mlx} (about 20 s)", file=sys.stderr)
         made.create()
         return made.find_executable("python")
     except (util.UserError, environment.EnvironmentUnavailable) as error:

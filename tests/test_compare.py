@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -84,7 +85,7 @@ def test_a_difference_that_rounding_hides_is_told_in_full():
 
 def test_what_one_side_does_not_tell_is_not_compared():
     assert compare.change(GPT2, BASE._replace(primitives=None), BASE) is None
-    assert compare.missing({"a": BASE._replace(primitives=None), "b": Failure("no")}) == ["primitives"]
+    assert counting.missing({"a": BASE._replace(primitives=None), "b": Failure("no")}) == ["primitives"]
 
 
 def test_python_calls_are_told_a_leaf_or_a_step():
@@ -105,12 +106,13 @@ def test_equal_changes_share_a_row_and_markup_is_text(capsys):
 
 
 def test_selection_of_cases():
-    found = compare.select(["compiled", "eager"], "quick", "gpt2$")
+    workers = [SimpleNamespace(hello={"variants": names}) for names in (["compiled"], ["eager", "compiled"])]
+    found = counting.select(workers, "quick", "gpt2$")
     assert [str(case) for case in found] == ["compiled/float32/gpt2", "eager/float32/gpt2"]
     with pytest.raises(command.UserError, match="no case of profile quick"):
-        compare.select(["eager"], "quick", "no such tree")
+        counting.select(workers, "quick", "no such tree")
     with pytest.raises(command.UserError, match="no regular expression"):
-        compare.select(["eager"], "quick", "(")
+        counting.select(workers, "quick", "(")
 
 
 @pytest.fixture
@@ -152,17 +154,19 @@ def test_the_pin_of_a_folder(tmp_path, at_root):
 def test_the_working_tree_is_this_python_and_this_folder(at_root):
     side = sides.resolve(".")
     assert (side.folder, side.python, side.commit) == (ROOT, sys.executable, None)
-    hello = counting.describe(side)
-    assert hello["adamw"] == str(ROOT)
-    assert str(side) == f"working tree, mlx {hello['mlx']}"
+    with counting.Worker(side) as worker:
+        assert worker.hello["adamw"] == str(ROOT)
+        assert str(side) == f"working tree, mlx {worker.hello['mlx']}"
 
 
 def test_a_worker_counts_what_this_process_counts_and_survives_a_wrong_name(at_root):
     with counting.Worker(sides.resolve(".")) as worker:
         assert worker.count("compiled/float32/two_leaves") == count(cases.case("compiled", "float32/two_leaves"))
         assert "unknown variant" in worker.count("nothing/float32/two_leaves").message
+        worker.process.kill()
+        worker.process.wait()
         assert isinstance(worker.count("eager/float32/two_leaves"), Counters)
-    assert not worker.is_alive
+    assert worker.process.poll() is not None
 
 
 class Checkout:
@@ -275,7 +279,7 @@ def test_an_interpreter_without_mlx_is_one_line(tmp_path):
     python.write_text(f'#!/bin/sh\nexec "{sys.executable}" -S "$@"\n')  # without its packages
     python.chmod(0o755)
     with pytest.raises(command.UserError, match=r"working tree, mlx 0.32.4: MLX does not run here .*No module named"):
-        counting.describe(sides.Side(".", None, ROOT, "0.32.4", str(python)))
+        counting.Worker(sides.Side(".", None, ROOT, "0.32.4", str(python)))
 
 
 def test_the_archive_of_a_commit_is_bounded(tmp_path, monkeypatch, at_root):

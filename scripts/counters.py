@@ -1,0 +1,77 @@
+"""Print what one step of every case does, counted exactly: kernels, traffic, peak memory, host calls. No clock runs."""
+
+import argparse
+import sys
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from benchmarks.harness.cases import Case
+from benchmarks.harness.counters import FIGURES
+from scripts import command, counting, sides
+from scripts.counting import Counted, Failure
+
+COLUMNS = {
+    "kernels": "kernels\na leaf",
+    "scalar_kernels": "scalar\nkernels",
+    "modelled_bytes": "\ntraffic",
+    "temporaries": "temporaries\na leaf",
+    "peak_bytes": "peak\nup to",
+    "traces": "traces in\n10 steps",
+    "calls": "calls\na leaf",
+}
+
+EPILOG = """examples:
+  python -m scripts.counters                              the working tree, all cases of the default profile
+  python -m scripts.counters mlx==0.31.2 --case gpt2      the same variants on another MLX
+"""
+
+
+def table(wanted: list[Case], counted: dict[str, Counted]) -> Table:
+    """A row a case; a dash where this MLX does not tell."""
+    shown = Table(box=None, pad_edge=False, header_style="bold")
+    shown.add_column("\nvariant", no_wrap=True)
+    shown.add_column("\nworkload", no_wrap=True)
+    for heading in COLUMNS.values():
+        shown.add_column(heading, justify="right", no_wrap=True)
+    for case in wanted:
+        one = counted[str(case)]
+        if isinstance(one, Failure):
+            shown.add_row(case.variant, case.workload, Text("failed", style="red"))
+            continue
+        figures = [figure for name in COLUMNS for figure in FIGURES if figure.name == name]
+        told = [figure.text(one, case) if getattr(one, figure.name) is not None else "-" for figure in figures]
+        shown.add_row(case.variant, case.workload, *told)
+    return shown
+
+
+def parser() -> argparse.ArgumentParser:
+    parser = command.parser(__doc__, EPILOG)
+    parser.add_argument(
+        "side", metavar="SIDE", nargs="?", default=".", help="a git revision, . or mlx==VERSION; default: ."
+    )
+    counting.add_arguments(parser)
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = parser().parse_args(arguments)
+    console = Console(width=None if sys.stdout.isatty() else command.WIDTH)
+    with counting.Worker(sides.resolve(options.side)) as worker:
+        wanted = counting.select([worker], options.profile, options.case)
+        (counted,) = counting.count([worker], wanted, console)
+    console.print(table(wanted, counted))
+    console.print()
+    for line in counting.describe(worker, counted):
+        console.print(line, markup=False, highlight=False)
+    failures = {name: one.message for name, one in counted.items() if isinstance(one, Failure)}
+    for name, message in failures.items():
+        console.print(f"FAILED {name}: {message}", markup=False, highlight=False, style="red")
+    if options.json:
+        command.write_json(options.json, counting.as_json(worker, counted))
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(command.run(main))
