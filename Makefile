@@ -1,5 +1,6 @@
 # make bench    set up, run the quick profile, print the table, write the HTML report
 # make test     set up, run every test
+# make exact    set up, count what a step does in BASE (default HEAD~1) and in the working tree, say what changed
 # make setup    set up only: everything goes to .venv, again and again without harm
 # make lint     what `make test` checks before the tests
 #
@@ -7,11 +8,15 @@
 
 PYTHON ?= $(shell .venv/bin/python -c 'print(".venv/bin/python")' 2>/dev/null || echo python3)
 PROFILE ?= quick
+BASE ?= HEAD~1
 
-.PHONY: bench test setup lint
+.PHONY: bench test exact setup lint
 
 bench: setup
 	@.venv/bin/python -m scripts.bench --profile $(PROFILE)
+
+exact: setup
+	@.venv/bin/python -m scripts.compare "$(BASE)" . --exact
 
 test: setup lint
 	@.venv/bin/python -m pytest --benchmark-disable
