@@ -2,6 +2,8 @@
 
 import argparse
 import json
+import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -34,7 +36,12 @@ def parser(description: str | None, epilog: str) -> argparse.ArgumentParser:
 
 
 def run(main: Callable[[], int]) -> int:
-    """The exit code of `main`; 2 and one line for a UserError or a file that cannot be written, 130 if interrupted."""
+    """The exit code of `main`; 2 and one line for a UserError or a file that cannot be written, 130 if interrupted.
+
+    A closed terminal and a polite kill end the command as Ctrl-C does, so that nothing stays behind.
+    """
+    for name in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(name, lambda number, frame: sys.exit(128 + number))
     try:
         return main()
     except UserError as error:
@@ -44,7 +51,7 @@ def run(main: Callable[[], int]) -> int:
         print(f"error: {error.filename or 'a file'}: {error.strerror}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("interrupted; what was written before is whole", file=sys.stderr)
+        print("interrupted; files written before are whole", file=sys.stderr)
         return 130
 
 
@@ -53,6 +60,8 @@ def file_path(text: str) -> Path:
     path = Path(text)
     if path.is_dir() or not path.name:
         raise argparse.ArgumentTypeError(f"{text!r} is a folder; name a file")
+    if not os.access(path.parent, os.W_OK):
+        raise argparse.ArgumentTypeError(f"{text!r} cannot be written: no such folder, or no permission")
     return path
 
 

@@ -16,7 +16,7 @@ from benchmarks.harness.counters import FIGURES, Counters, Figure
 from scripts import command, counting, sides
 from scripts.counting import Counted, Failure
 
-WORSE, MIXED, BETTER, OTHER = "worse", "mixed", "better", "changed"
+WORSE, BETTER, OTHER = "worse", "better", "changed"
 GONE = "gone"
 SHOWN_WORKLOADS = 4
 
@@ -30,46 +30,45 @@ exit codes: 0 nothing got worse, 1 something did, 2 error, 130 interrupted
 
 
 class Change(NamedTuple):
-    """What changed in one case: its verdict and the words for it, and every changed figure's two values."""
+    """What changed in one case.
+
+    words    for every changed figure but the Python calls
+    calls    Python calls a step more than before
+    figures  every changed figure's two values
+    """
 
     case: str
     verdict: str
     words: str
+    calls: int
     figures: dict[str, tuple[Any, Any]]
 
 
 def change(case: Case, base: Counted | None, head: Counted | None) -> Change | None:
     """What is different in `head`, None if nothing is. A figure that one side does not tell is not compared."""
     if base is None or head is None:
-        return Change(str(case), OTHER, "new" if base is None else GONE, {})
-    if isinstance(base, Failure) or isinstance(head, Failure):
-        return failure(case, base, head)
-    changed = [
-        (figure, getattr(base, figure.name), getattr(head, figure.name))
+        return Change(str(case), OTHER, "new" if base is None else GONE, 0, {})
+    if isinstance(head, Failure):
+        return Change(str(case), OTHER if isinstance(base, Failure) else WORSE, f"failed: {head.message}", 0, {})
+    if isinstance(base, Failure):
+        return Change(str(case), BETTER, "can be counted, could not before", 0, {})
+    changed = {
+        figure: (getattr(base, figure.name), getattr(head, figure.name))
         for figure in FIGURES
         if differs(figure, base, head)
-    ]
+    }
     if not changed:
         return None
-    worse = [one for one in changed if isinstance(one[2], str) or one[2] > one[1]]
-    better = [one for one in changed if one not in worse]
-    words = ", but ".join("; ".join(phrases(case, base, head, part)) for part in (worse, better) if part)
-    verdict = MIXED if worse and better else WORSE if worse else BETTER
-    return Change(str(case), verdict, words, {figure.name: (old, new) for figure, old, new in changed})
-
-
-def phrases(case: Case, base: Counters, head: Counters, changed: list[tuple[Figure, Any, Any]]) -> list[str]:
-    """The words for every figure that another of the `changed` does not tell already."""
-    names = {figure.name for figure, _, _ in changed}
-    told = [figure for figure, _, _ in changed if not names.intersection(figure.unless)]
-    return [figure.change(base, head, case) for figure in told]
-
-
-def failure(case: Case, base: Counted, head: Counted) -> Change | None:
-    if isinstance(head, Failure):
-        verdict = OTHER if isinstance(base, Failure) else WORSE
-        return Change(str(case), verdict, f"cannot be counted: {head.message}", {})
-    return Change(str(case), BETTER, "can be counted, could not before", {})
+    worse = {figure for figure, (old, new) in changed.items() if isinstance(new, str) or new > old}
+    names = {figure.name for figure in changed}
+    told = [figure for figure in changed if figure.name != "calls" and not names.intersection(figure.unless)]
+    parts = [
+        [figure.change(base, head, case) for figure in told if (figure in worse) == part] for part in (True, False)
+    ]
+    words = "; but better: ".join("; ".join(part) for part in parts if part)
+    old_calls, new_calls = next((pair for figure, pair in changed.items() if figure.name == "calls"), (0, 0))
+    values = {figure.name: pair for figure, pair in changed.items()}
+    return Change(str(case), WORSE if worse else BETTER, words, new_calls - old_calls, values)
 
 
 def differs(figure: Figure, base: Counters, head: Counters) -> bool:
@@ -78,15 +77,24 @@ def differs(figure: Figure, base: Counters, head: Counters) -> bool:
 
 
 def table(changes: list[Change]) -> Table:
-    """A row for what changed, with all workloads in which the same did."""
+    """A row for what changed, with all workloads in which the same did; the Python calls in rows of their own."""
+    groups: dict[tuple[str, str, str], list[str]] = {}
+    calls: dict[tuple[str, str], dict[str, int]] = {}
+    for one in changes:
+        variant, _, workload = one.case.partition("/")
+        if one.words:
+            groups.setdefault((one.verdict, variant, one.words), []).append(workload)
+        if one.calls:
+            calls.setdefault((WORSE if one.calls > 0 else BETTER, variant), {})[workload] = abs(one.calls)
+    for (verdict, variant), counts in calls.items():
+        lowest, highest = min(counts.values()), max(counts.values())
+        number = str(lowest) if lowest == highest else f"{lowest} to {highest}"
+        words = f"{number} {'more' if verdict == WORSE else 'fewer'} Python call{'s' * (highest > 1)} a step"
+        groups[verdict, variant, words] = list(counts)
     shown = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("", "variant", "workloads", "now, and before"):
         shown.add_column(heading, overflow="fold")
-    groups: dict[tuple[str, str, str], list[str]] = {}
-    for one in changes:
-        variant, _, workload = one.case.partition("/")
-        groups.setdefault((one.verdict, variant, one.words), []).append(workload)
-    order = [WORSE, MIXED, OTHER, BETTER]
+    order = [WORSE, OTHER, BETTER]
     for (verdict, variant, words), workloads in sorted(groups.items(), key=lambda item: order.index(item[0][0])):
         more = f" and {len(workloads) - SHOWN_WORKLOADS} more" * (len(workloads) > SHOWN_WORKLOADS)
         shown.add_row(*map(Text, (verdict, variant, ", ".join(workloads[:SHOWN_WORKLOADS]) + more, words)))
@@ -110,6 +118,9 @@ def main(arguments: list[str] | None = None) -> int:
         workers = [base_worker, head_worker]
         wanted = counting.select(workers, options.profile, options.case)
         base, head = counting.count(workers, wanted, console)
+    if not any(isinstance(one, Counters) for one in head.values()):
+        reason = next((one.message for one in head.values() if isinstance(one, Failure)), "it has no such variant")
+        raise command.UserError(f"{pair[1]}: no case can be counted: {reason}")
     changes = [found for case in wanted if (found := change(case, base.get(str(case)), head.get(str(case))))]
     if changes:
         console.print(table(changes))
@@ -121,15 +132,15 @@ def main(arguments: list[str] | None = None) -> int:
     if options.json:
         both = {"base": counting.as_json(base_worker, base), "head": counting.as_json(head_worker, head)}
         command.write_json(options.json, both | {"changes": [one._asdict() for one in changes]})
-    return 1 if any(one.verdict in (WORSE, MIXED) for one in changes) else 0
+    return 1 if any(one.verdict == WORSE for one in changes) else 0
 
 
 def summary(changes: list[Change], count: int) -> str:
     """How many cases got worse, and so on, of the `count` that the head has."""
     verdicts = [one.verdict for one in changes]
-    told = ", ".join(f"{verdicts.count(verdict)} {verdict}" for verdict in (WORSE, MIXED, OTHER, BETTER))
+    told = ", ".join(f"{verdicts.count(verdict)} {verdict}" for verdict in (WORSE, OTHER, BETTER))
     same = count - sum(one.words != GONE for one in changes)
-    return f"{told}, {same} the same in all {len(FIGURES)} figures"
+    return f"{told}, {same} the same in all figures that both sides tell"
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ import sys
 
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from benchmarks.harness.cases import Case
 from benchmarks.harness.counters import FIGURES
@@ -14,11 +13,10 @@ from scripts.counting import Counted, Failure
 
 COLUMNS = {
     "kernels": "kernels\na leaf",
-    "scalar_kernels": "scalar\nkernels",
+    "scalar_kernels": "\nscalar",
     "modelled_bytes": "\ntraffic",
-    "temporaries": "temporaries\na leaf",
     "peak_bytes": "peak\nup to",
-    "traces": "traces in\n10 steps",
+    "traces": "\ntraces",
     "calls": "calls\na leaf",
 }
 
@@ -29,20 +27,25 @@ EPILOG = """examples:
 
 
 def table(wanted: list[Case], counted: dict[str, Counted]) -> Table:
-    """A row a case; a dash where this MLX does not tell."""
+    """A block a workload, a row a variant; a dash where this MLX does not tell."""
+    figures = [figure for name in COLUMNS for figure in FIGURES if figure.name == name]
     shown = Table(box=None, pad_edge=False, header_style="bold")
-    shown.add_column("\nvariant", no_wrap=True)
     shown.add_column("\nworkload", no_wrap=True)
+    shown.add_column("\nvariant", no_wrap=True)
     for heading in COLUMNS.values():
         shown.add_column(heading, justify="right", no_wrap=True)
-    for case in wanted:
+    last = ""
+    order = list(dict.fromkeys(case.workload for case in wanted))
+    for case in sorted(wanted, key=lambda case: order.index(case.workload)):
+        if last and case.workload != last:
+            shown.add_row()
         one = counted[str(case)]
         if isinstance(one, Failure):
-            shown.add_row(case.variant, case.workload, Text("failed", style="red"))
-            continue
-        figures = [figure for name in COLUMNS for figure in FIGURES if figure.name == name]
-        told = [figure.text(one, case) if getattr(one, figure.name) is not None else "-" for figure in figures]
-        shown.add_row(case.variant, case.workload, *told)
+            told = ["failed"]
+        else:
+            told = [figure.text(one, case) if getattr(one, figure.name) is not None else "-" for figure in figures]
+        shown.add_row(case.workload if case.workload != last else "", case.variant, *told)
+        last = case.workload
     return shown
 
 

@@ -6,6 +6,7 @@ import os
 import queue
 import re
 import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -21,11 +22,14 @@ from scripts import asv_plugin, command, scratch
 from scripts.sides import Side
 
 ANSWER_SECONDS = 300
+FEW = 20
+"""Cases that are counted in no time worth announcing."""
+
 WORKER = "benchmarks.harness.worker"
 
 
 class Failure(NamedTuple):
-    """Why a case could not be counted."""
+    """Why a case could not be counted, in one line."""
 
     message: str
 
@@ -42,10 +46,11 @@ class Worker:
     def __init__(self, side: Side) -> None:
         check(side)
         self.side = side
+        self.stopped = self.late = False
         self.hello = self._start()
         if not self.hello:
             raise command.UserError(f"{side}: {self._reason()}")
-        if self.hello["adamw"] != str(side.folder.resolve()):
+        if Path(self.hello["adamw"]).resolve() != side.folder.resolve():
             raise command.UserError(
                 f"{side}: its adamw comes from {self.hello['adamw']}; unset PYTHONPATH and try again"
             )
@@ -54,10 +59,12 @@ class Worker:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._kill()
+        self.stop()
 
     def count(self, case: str) -> Counted:
         """The counters of `case`, or a failure that says why there are none."""
+        if self.stopped:
+            return Failure("stopped")
         if self.process.poll() is not None:
             self._start()
         try:
@@ -69,7 +76,12 @@ class Worker:
             answer = {}
         if not answer:
             return Failure(self._reason())
-        return Failure(answer["failed"]) if "failed" in answer else Counters(**answer["counters"])
+        return Failure(one_line(answer["failed"])) if "failed" in answer else Counters(**answer["counters"])
+
+    def stop(self) -> None:
+        """Count no more, and end the process."""
+        self.stopped = True
+        self._kill()
 
     def _start(self) -> dict[str, Any]:
         """Start the process; its first answer, empty if it died."""
@@ -85,6 +97,7 @@ class Worker:
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,
+                start_new_session=True,  # Ctrl-C is for the command, which ends this
             )
         self._answers: queue.Queue[str] = queue.Queue()
         threading.Thread(target=listen, args=(self.process, self._answers), daemon=True).start()
@@ -95,7 +108,7 @@ class Worker:
         try:
             line = self._answers.get(timeout=ANSWER_SECONDS)
         except queue.Empty:
-            line = ""
+            line, self.late = "", True
         if not line:
             self._kill()
         return json.loads(line) if line else {}
@@ -105,8 +118,16 @@ class Worker:
         self.process.wait()
 
     def _reason(self) -> str:
+        code, late, self.late = self.process.wait(), self.late, False
+        if late:
+            return f"took longer than {ANSWER_SECONDS} s"
         last = asv_plugin.last_line(self.log.read_text(errors="replace"))
-        return f"the process that counts died (exit code {self.process.wait()}): {last[:300]}"
+        return one_line(f"the process that counts died (exit code {code}): {last}")
+
+
+def one_line(text: str) -> str:
+    """`text` as one printable line of at most 300 characters."""
+    return "".join(character for character in " ".join(text.split()) if character.isprintable())[:300]
 
 
 def listen(process: subprocess.Popen, answers: queue.Queue[str]) -> None:
@@ -129,10 +150,11 @@ def count(workers: list[Worker], wanted: list[Case], console: Console) -> list[d
     """For every worker the counters of those `wanted` cases whose variant it has; all at once, with progress."""
     names = [[str(case) for case in wanted if case.variant in worker.hello["variants"]] for worker in workers]
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    if not console.is_terminal:
-        console.print(f"counting {sum(map(len, names))} cases, about a minute for a hundred", highlight=False)
+    total = sum(map(len, names))
+    if not console.is_terminal and total > FEW:
+        print(f"counting {total} cases, one to three minutes for two hundred", file=sys.stderr)
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task("counting", total=sum(map(len, names)))
+        task = progress.add_task("counting", total=total)
 
         def count_all(worker: Worker, chosen: list[str]) -> dict[str, Counted]:
             counted = {}
@@ -142,7 +164,12 @@ def count(workers: list[Worker], wanted: list[Case], console: Console) -> list[d
             return counted
 
         with ThreadPoolExecutor() as pool:
-            return list(pool.map(count_all, workers, names))
+            try:
+                return list(pool.map(count_all, workers, names))
+            except BaseException:
+                for worker in workers:
+                    worker.stop()
+                raise
 
 
 def select(workers: list[Worker], profile: str, pattern: str | None) -> list[Case]:
@@ -160,19 +187,22 @@ def select(workers: list[Worker], profile: str, pattern: str | None) -> list[Cas
     return found
 
 
-def missing(counted: dict[str, Counted]) -> list[str]:
-    """The names of the figures that were not told in some case."""
-    told = [counters for counters in counted.values() if isinstance(counters, Counters)]
-    return [figure.name for figure in FIGURES if any(getattr(counters, figure.name) is None for counters in told)]
+def missing(counted: dict[str, Counted]) -> dict[str, list[str]]:
+    """For every figure that was not told in some case the variants of those cases."""
+    told = [(name.partition("/")[0], one) for name, one in counted.items() if isinstance(one, Counters)]
+    absent = {
+        figure.name: sorted({variant for variant, one in told if getattr(one, figure.name) is None})
+        for figure in FIGURES
+    }
+    return {name: variants for name, variants in absent.items() if variants}
 
 
 def describe(worker: Worker, counted: dict[str, Counted]) -> list[str]:
     """What was counted on what, and what it could not tell, in lines."""
     hello = worker.hello
     lines = [f"{worker.side}, {hello['backend']} backend, Python {hello['python']}, {len(counted)} cases"]
-    if absent := missing(counted):
-        figures = ", ".join(absent).replace("_", " ")
-        lines.append(f"  not available in mlx {hello['mlx']}, for some cases or all: {figures}")
+    for figure, variants in missing(counted).items():
+        lines.append(f"  {figure.replace('_', ' ')}: not available in mlx {hello['mlx']} for {', '.join(variants)}")
     return lines
 
 

@@ -1,5 +1,6 @@
 """What git says, and the files of a commit."""
 
+import re
 import subprocess
 import tarfile
 from io import BytesIO
@@ -31,7 +32,8 @@ def find_commit(revision: str) -> str | None:
     """The full hash of `revision`, None if git knows no such commit."""
     arguments = ["rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}"]
     done = subprocess.run(["git", *arguments], capture_output=True, text=True)
-    return done.stdout.strip() or None
+    found = done.stdout.strip()
+    return found if re.fullmatch("[0-9a-f]{40,64}", found) else None  # a range gives several
 
 
 def extract(commit: str, paths: list[str], folder: Path) -> None:
@@ -39,10 +41,14 @@ def extract(commit: str, paths: list[str], folder: Path) -> None:
     present = output("ls-tree", "--name-only", commit, "--", *paths).splitlines()
     if not present:
         return
-    archive = run("archive", "--format=tar", commit, "--", *present)
-    if len(archive) > LARGEST_ARCHIVE:
+    sizes = [line.split()[3] for line in output("ls-tree", "-r", "-l", commit, "--", *present).splitlines()]
+    if sum(int(size) for size in sizes if size.isdecimal()) > LARGEST_ARCHIVE:
         raise command.UserError(
-            f"commit {commit[:8]}: {', '.join(present)} has {len(archive) >> 20} MiB; too large to be code"
+            f"commit {commit[:8]}: {', '.join(present)} is over {LARGEST_ARCHIVE >> 20} MiB, no code"
         )
-    with tarfile.open(fileobj=BytesIO(archive)) as tar:
-        tar.extractall(folder, filter="data")
+    archive = run("archive", "--format=tar", commit, "--", *present)
+    try:
+        with tarfile.open(fileobj=BytesIO(archive)) as tar:
+            tar.extractall(folder, filter="data")
+    except tarfile.TarError as error:
+        raise command.UserError(f"commit {commit[:8]} has a file that leads elsewhere: {error}") from error

@@ -18,7 +18,7 @@ def folder() -> Path:
     mine = ROOT.absolute() / str(os.getpid())
     if not mine.exists():
         for other in ROOT.glob("[0-9]*"):
-            if not psutil.pid_exists(int(other.name)):
+            if other.name.isdecimal() and not psutil.pid_exists(int(other.name)):
                 shutil.rmtree(other, ignore_errors=True)
         mine.mkdir(parents=True)
         atexit.register(shutil.rmtree, mine, ignore_errors=True)

@@ -5,8 +5,12 @@ measures must be the same for both.
 """
 
 import importlib.metadata
+import logging
+import re
 import sys
 import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -39,7 +43,8 @@ class Side(NamedTuple):
 
     def __str__(self) -> str:
         what = self.commit[:8] if self.commit else "working tree"
-        return f"{self.name} ({what}), mlx {self.mlx}" if self.name not in (".", what) else f"{what}, mlx {self.mlx}"
+        short = self.name == "." or (self.commit or "").startswith(self.name)
+        return f"{what}, mlx {self.mlx}" if short else f"{self.name} ({what}), mlx {self.mlx}"
 
 
 def resolve(name: str) -> Side:
@@ -53,7 +58,14 @@ def resolve(name: str) -> Side:
     commit = git.find_commit(name)
     if not commit:
         git.output("rev-parse", "--git-dir")  # says so if this is no repository
-        raise command.UserError(f"no commit {name!r}; name a git revision, . for the working tree, or mlx==VERSION")
+        hint = (
+            f"; for a release write {RELEASE}{name.lstrip('mlx=')}"
+            if re.fullmatch(r"(mlx=?)?\d+(\.\d+)+", name)
+            else ""
+        )
+        raise command.UserError(
+            f"no commit {name[:80]!r}; name one git revision, . for the working tree, or {RELEASE}VERSION{hint}"
+        )
     folder = scratch.folder() / commit
     if not folder.exists():
         git.extract(commit, ["adamw", CONFIG], folder)
@@ -86,7 +98,7 @@ def release(text: str) -> str:
         raise command.UserError(f"mlx=={text[:50]} is no version; write it like mlx==0.31.2") from error
     if version not in supported:
         raise command.UserError(f"mlx {version} is too old; the variants need mlx{supported}")
-    return str(version)
+    return ".".join(map(str, (*version.release, 0, 0)[:3])) if version.release == version.release[:3] else str(version)
 
 
 def interpreter(mlx: str) -> str:
@@ -97,10 +109,23 @@ def interpreter(mlx: str) -> str:
         made = asv_environment(mlx)
         if not Path(made._path).is_dir():
             print(f"making asv's environment with mlx {mlx} (about 20 s)", file=sys.stderr)
-        made.create()
+        with quiet():
+            made.create()
         return made.find_executable("python")
     except (util.UserError, environment.EnvironmentUnavailable) as error:
         raise command.UserError(str(error).strip()) from error
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """asv's log held back: what went wrong is in the error."""
+    log = logging.getLogger("asv")
+    level = log.level
+    log.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
 
 
 def asv_environment(mlx: str) -> Any:

@@ -60,19 +60,20 @@ def test_a_push_is_compared_with_what_was_there_before(tmp_path):
     def run(before: str) -> subprocess.CompletedProcess[str]:
         summary = tmp_path / "summary"
         summary.write_text("")
-        named = {"BEFORE": before, "RUNNER_TEMP": str(tmp_path), "GITHUB_STEP_SUMMARY": str(summary)}
+        named = {"BEFORE": before, "DEFAULT": "main", "RUNNER_TEMP": str(tmp_path), "GITHUB_STEP_SUMMARY": str(summary)}
         command = ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", step]
         done = subprocess.run(
             command, cwd=checkout.path, env=checkout.environment | named, capture_output=True, text=True
         )
-        assert summary.read_text() == "".join(f"    {line}\n" for line in done.stdout.splitlines())
+        lines = [line.removeprefix("| ") for line in done.stdout.splitlines()]
+        assert summary.read_text() == "".join(f"    {line}\n" for line in lines)
         return done
 
     for before in (first, "0" * 40):
         done = run(before)
         assert done.returncode == 0, done.stdout + done.stderr
         assert "0 worse" in done.stdout
-        assert f"base: {'HEAD~1' if before != first else first}" in done.stdout
+        assert f"base: {'HEAD^' if before != first else first[:8]}" in done.stdout
     checkout.edit("adamw/variants/eager.py", "another = (0, 0)", "def apply_single(self, g, p, s):\n"
                   "        return super().apply_single(g + 0, p, s)\n")  # fmt: skip
     checkout.git("add", "adamw")

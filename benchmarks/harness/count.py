@@ -14,10 +14,10 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from benchmarks.harness import donation, dot, graph, trees
+from benchmarks.harness import check, donation, dot, graph, trees
 from benchmarks.harness.cases import Case
 from benchmarks.harness.counters import Counters
-from benchmarks.harness.evaluation import as_if_evaluated, flat, held_back, hollow, put_back, undone
+from benchmarks.harness.evaluation import as_if_evaluated, everything, flat, held_back, hollow, replace, undone
 from benchmarks.harness.sampling import no_garbage_collection
 from benchmarks.harness.step import TRACES, Step
 from benchmarks.harness.tracing import untraced_variants
@@ -26,7 +26,6 @@ TRACED_STEPS = 10
 MINIATURE = trees.Shape((64, 64))
 """What every leaf becomes: small, and larger than all of a step's scalars together."""
 
-MINIATURE_STEPS = 3
 HARNESS = str(Path(__file__).parent)
 
 
@@ -41,9 +40,16 @@ class HollowStep(Step):
             super().dispatch()
 
     def evaluate(self) -> None:
-        self.gradients = as_if_evaluated(self.gradients)
-        self.held[:] = as_if_evaluated(self.held)
-        put_back(self.optimizer.state, as_if_evaluated(self.optimizer.state))
+        """Results, and what the optimizer holds beside its state if they depend on it; anything else stays pending."""
+        results = flat([self.gradients, self.held, self.optimizer.state])
+        known = {id(array) for array in results}
+        private = [array for array in flat(everything(self.optimizer)) if id(array) not in known]
+        if private:
+            text = dot.read([*results, *private])
+            needed = text.ancestors(text.given[: len(results)])
+            private = [one for one, number in zip(private, text.given[len(results) :], strict=True) if number in needed]
+        instead = as_if_evaluated([*results, *private])
+        replace([self.__dict__, everything(self.optimizer), self.optimizer.state], instead)
 
 
 class MiniatureStep(Step):
@@ -90,6 +96,8 @@ def at_full_size(case: Case) -> Counters:
         allocated_bytes=None if new is None else sum(sum(one.new.values()) for one in new),
         peak_bytes=None if new is None else donation.peak_bytes(found, new, held),
         held_arrays=len(held) - len(graph.leaves(step.gradients)),
+        evaluations=len(found.stages) - 1,
+        waits=sum(waits for waits, _ in found.stages) - 1,
         traces=traces,
         calls=calls,
         parameter_dtypes=dtypes(parameters),
@@ -155,8 +163,9 @@ def in_miniature(case: Case) -> dict[str, Any]:
     try:
         before = mx.get_active_memory()
         step = MiniatureStep(case)
+        expected = check.Check(case, step)
         active, graphs = [], []
-        for _ in range(MINIATURE_STEPS):
+        for _ in range(check.STEPS):
             step()
             active.append(mx.get_active_memory())
             graphs.append(graph_size(step))
@@ -166,13 +175,23 @@ def in_miniature(case: Case) -> dict[str, Any]:
             "kept_arrays": kept // min(array.nbytes for array in flat(step.parameters)),
             "graph_growth": graphs[-1] - graphs[-2],
             "memory_growth": active[-1] - active[-2],
+            "wrong_results": int(is_wrong(expected, step)),
         }
     finally:
         mx.set_cache_limit(limit)
+
+
+def is_wrong(expected: check.Check, step: Step) -> bool:
+    """Whether the steps so far gave something else than AdamW, beyond the tolerance of the case's precision."""
+    try:
+        expected.error(step)
+    except check.WrongCase:
+        return True
+    return False
 
 
 def graph_size(step: Step) -> int:
     """Operations in the graph of the next step and of all that the optimizer holds; fused ones counted as one."""
     with undone(step.optimizer), held_back():
         parameters = step.optimizer.apply_gradients(step.gradients, step.parameters)
-        return len(dot.parse(dot.text(flat([parameters, vars(step.optimizer)])))[0])
+        return len(dot.parse(dot.text(flat([parameters, everything(step.optimizer)])))[0])

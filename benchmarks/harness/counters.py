@@ -1,4 +1,4 @@
-"""What one step does, as plain data: figures that are exact, the same on every machine, and lower when better."""
+"""What one step does, as plain data: figures that are exact, repeat under any load, and are lower when better."""
 
 from typing import NamedTuple
 
@@ -21,6 +21,9 @@ class Counters(NamedTuple):
     kept_arrays       leaf-sized arrays that stay after the step besides parameters, gradients and state
     graph_growth      operations that a step's graph has more than the graph of the step before
     memory_growth     bytes that stay after a step more than after the step before
+    evaluations       calls of `mx.eval`, `mx.async_eval` and `mx.synchronize` by the variant itself
+    waits             those of them that wait for the device
+    wrong_results     1 if a few steps of the tree with small leaves are not AdamW's, else 0
     traces            how often compiled functions are traced in the first ten steps
     calls             Python functions and builtins called on the host
     result_bytes      bytes of the new parameters and of the state
@@ -41,6 +44,9 @@ class Counters(NamedTuple):
     kept_arrays: int | None = None
     graph_growth: int | None = None
     memory_growth: int | None = None
+    evaluations: int | None = None
+    waits: int | None = None
+    wrong_results: int | None = None
     traces: int | None = None
     calls: int | None = None
     result_bytes: int | None = None
@@ -89,17 +95,7 @@ class Figure(NamedTuple):
         return f"{self.words.format(now)}, was {before}"
 
 
-class Calls(Figure):
-    """Python calls, told as a difference: a call more in every leaf or in every step is one change, not one a tree."""
-
-    def change(self, old: Counters, new: Counters, case: Case) -> str:
-        more = (new.calls or 0) - (old.calls or 0)
-        a_leaf, rest = divmod(abs(more), case.leaf_count)
-        number, of = (a_leaf, "leaf") if case.leaf_count > 2 and a_leaf and not rest else (abs(more), "step")
-        return f"{number} {'more' if more > 0 else 'fewer'} Python call{'s' * (number != 1)} a {of}"
-
-
-FIGURES: tuple[Figure, ...] = (
+FIGURES = (
     Figure("kernels", "{} kernels a leaf", "leaf"),
     Figure("unfused_kernels", "{} unfused kernels a leaf", "leaf", ("kernels",)),
     Figure("scalar_kernels", "{} scalar kernels"),
@@ -114,8 +110,11 @@ FIGURES: tuple[Figure, ...] = (
     Figure("kept_arrays", "{} arrays left behind after the step"),
     Figure("graph_growth", "the graph grows by {} operations a step"),
     Figure("memory_growth", "memory grows by {} bytes a step"),
+    Figure("evaluations", "{} evaluations inside a step"),
+    Figure("waits", "{} waits for the device inside a step"),
+    Figure("wrong_results", "wrong result: {}"),
     Figure("traces", "traced {} times in 10 steps"),
-    Calls("calls", "{} Python calls a leaf", "leaf"),
+    Figure("calls", "{} Python calls a leaf", "leaf"),
     Figure("parameter_dtypes", "parameters become {}"),
     Figure("state_dtypes", "state becomes {}"),
     Figure("result_bytes", "results of {}", "N", ("parameter_dtypes", "state_dtypes")),

@@ -46,6 +46,14 @@ class Dot(NamedTuple):
     arrays: int
     given: list[int]
 
+    def ancestors(self, arrays: Sequence[int]) -> set[int]:
+        """`arrays` and all arrays that they are computed from."""
+        found = set(arrays)
+        for node in reversed(self.nodes):
+            if found.intersection(node.outputs):
+                found.update(node.inputs)
+        return found
+
 
 def read(arrays: Sequence[mx.array]) -> Dot:
     """The graph behind `arrays`, of which some may be evaluated. Nothing is evaluated."""

@@ -1,58 +1,84 @@
 """Evaluation, taken in hand: held back, so that a step's graph can be read, or said to have happened."""
 
+import copy
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple, cast
 
 import mlx.core as mx
+import mlx.optimizers
 from mlx.utils import tree_flatten, tree_map
 
 
 class Evaluation(NamedTuple):
-    """A call of `mx.eval` (which waits) or of `mx.async_eval` (which does not), and the arrays it was given."""
+    """A call of `mx.eval` (which waits), `mx.async_eval` (which does not) or `mx.synchronize` (which waits for all)."""
 
     waits: bool
     arrays: list[mx.array]
+    for_all: bool = False
 
 
 @contextmanager
 def held_back(observe: Callable[[], object] = lambda: None) -> Iterator[list[Evaluation]]:
-    """Evaluation turned off: what `mx.eval` and `mx.async_eval` are given is collected, and `observe` is called."""
+    """Evaluation turned off: what would be evaluated is collected, and `observe` is called. No profiler sees it."""
     held: list[Evaluation] = []
-    saved = mx.eval, mx.async_eval
+    saved = mx.eval, mx.async_eval, mx.synchronize
 
-    def hold(waits: bool) -> Callable[..., None]:
+    def hold(waits: bool, for_all: bool = False) -> Callable[..., None]:
         def evaluate(*trees: Any) -> None:
-            held.append(Evaluation(waits, flat(trees)))
+            profiler = sys.getprofile()
+            sys.setprofile(None)
+            held.append(Evaluation(waits, flat(trees), for_all))
             observe()
+            sys.setprofile(profiler)
 
         return evaluate
 
-    mx.eval, mx.async_eval = hold(True), hold(False)
+    mx.eval, mx.async_eval, mx.synchronize = hold(True), hold(False), hold(True, for_all=True)
     try:
         yield held
     finally:
-        mx.eval, mx.async_eval = saved
+        mx.eval, mx.async_eval, mx.synchronize = saved
 
 
 @contextmanager
 def undone(optimizer: Any) -> Iterator[None]:
-    """The optimizer's attributes are put back afterwards, and its state's arrays into the containers they were in."""
-    attributes = dict(vars(optimizer))
-    state = tree_map(lambda array: array, optimizer.state)
+    """Everything the optimizer holds is put back afterwards, into the containers it was in."""
+    before = [(container, copy.copy(container)) for container in containers(everything(optimizer))]
     try:
         yield
     finally:
-        vars(optimizer).update(attributes)
-        put_back(optimizer.state, state)
+        for container, content in before:
+            container.clear()
+            container.update(content) if isinstance(container, dict) else container.extend(content)
 
 
-def put_back(state: Any, saved: Any) -> None:
-    for key, value in saved.items() if isinstance(saved, dict) else enumerate(saved):
-        if isinstance(value, (dict, list, tuple)):
-            put_back(state[key], value)
-        else:
-            state[key] = value
+def everything(optimizer: Any) -> list[dict[str, Any]]:
+    """All that `optimizer` holds, its state included, and the same of the optimizers among it."""
+    inner = [value for value in vars(optimizer).values() if isinstance(value, mlx.optimizers.Optimizer)]
+    return [vars(optimizer), *(held for one in inner for held in everything(one))]
+
+
+def containers(tree: Any) -> list[Any]:
+    """The dicts and lists in `tree`, itself included: what can be changed in place."""
+    if not isinstance(tree, (dict, list, tuple)):
+        return []
+    children = tree.values() if isinstance(tree, dict) else tree
+    inner = [container for child in children for container in containers(child)]
+    return inner if isinstance(tree, tuple) else [tree, *inner]
+
+
+def replace(tree: Any, instead: dict[int, mx.array]) -> Any:
+    """`tree` with other arrays in place of those whose id is in `instead`; dicts and lists are changed in place."""
+    if isinstance(tree, dict):
+        tree.update({key: replace(child, instead) for key, child in tree.items()})
+    elif isinstance(tree, list):
+        tree[:] = [replace(child, instead) for child in tree]
+    elif isinstance(tree, tuple):
+        children = [replace(child, instead) for child in tree]
+        return type(tree)(*children) if hasattr(tree, "_fields") else tuple(children)
+    return instead.get(id(tree), tree)
 
 
 def flat(tree: Any) -> list[mx.array]:
@@ -66,14 +92,14 @@ def hollow(shape: Iterable[int], dtype: mx.Dtype) -> mx.array:
     return mx.broadcast_to(mx.array(0.5).astype(dtype), tuple(shape))
 
 
-def as_if_evaluated(tree: Any) -> Any:
-    """`tree` with a hollow array in place of every array of more than one element; the others are evaluated."""
+def as_if_evaluated(arrays: Iterable[mx.array]) -> dict[int, mx.array]:
+    """For every array of more than one element, by its id, an evaluated hollow one; the others are evaluated."""
+    arrays = list(arrays)
+    instead = {id(array): hollow(array.shape, array.dtype) for array in arrays if array.size > 1}
+    mx.eval(list(instead.values()), [array for array in arrays if array.size <= 1])
+    return instead
 
-    def replaced(array: Any) -> Any:
-        if not isinstance(array, mx.array) or array.size <= 1:
-            return array
-        return hollow(array.shape, array.dtype)
 
-    hollowed = tree_map(replaced, tree)
-    mx.eval(flat(hollowed))
-    return hollowed
+def copied(tree: Any) -> Any:
+    """`tree` in containers of its own."""
+    return tree_map(lambda leaf: leaf, tree)

@@ -1,7 +1,7 @@
 """The primitives of a function before anything is fused, with the shape and dtype of every array.
 
-From `mx.export_function` with a callback (mlx 0.29.3 and newer). MLX inlines compiled functions there, and merges
-scalar arithmetic that is the same for several leaves.
+From `mx.export_function` with a callback (mlx 0.29.3 and newer). MLX inlines compiled functions there, and counts the
+same operation on the same arrays once, however often it is done.
 """
 
 from collections import defaultdict
@@ -24,7 +24,7 @@ class Primitive(NamedTuple):
 class Primitives:
     """All primitives of a function.
 
-    nbytes     bytes of every array, by name; 0 for an array of one element, whatever its dtype
+    nbytes     bytes of every array in memory, by name; 0 for an array of one element, whatever its dtype
     consumers  for every array the primitives that read it
     constant_bytes  bytes of the arrays that are read but are not among the inputs
     """
@@ -36,6 +36,7 @@ class Primitives:
         self.nbytes: dict[str, int] = {}
         self.consumers: dict[str, list[Primitive]] = defaultdict(list)
         self.constant_bytes = 0
+        self._made: dict[str, list[str]] | None = None
 
     def receive(self, part: dict[str, Any]) -> None:
         """One call of MLX's callback."""
@@ -46,6 +47,8 @@ class Primitives:
             self.constant_bytes = sum(constants.values())
         elif kind == "primitive":
             primitive = Primitive(part["name"], self._names(part["inputs"]), self._names(part["outputs"]))
+            if primitive.name == "Broadcast" and not any(self.nbytes[name] for name in primitive.inputs):
+                self.nbytes |= dict.fromkeys(primitive.outputs, 0)  # a scalar seen everywhere is one in memory
             self.all.append(primitive)
             for name in dict.fromkeys(primitive.inputs):
                 self.consumers[name].append(primitive)
@@ -55,8 +58,18 @@ class Primitives:
             self.outputs = self._names(part[kind])
 
     def _names(self, described: list[tuple[str, tuple[int, ...], mx.Dtype]]) -> list[str]:
-        self.nbytes |= {name: leaf_bytes(shape, dtype) for name, shape, dtype in described}
+        for name, shape, dtype in described:
+            self.nbytes.setdefault(name, leaf_bytes(shape, dtype))
         return [name for name, _, _ in described]
+
+    def made_of_scalars(self, family: str) -> list[str]:
+        """What primitives called `family` make that read no leaf."""
+        if self._made is None:
+            self._made = defaultdict(list)
+            for primitive in self.all:
+                if not any(self.nbytes[name] for name in primitive.inputs):
+                    self._made[primitive.name] += primitive.outputs
+        return self._made[family]
 
     def descendants(self, name: str) -> set[str]:
         """All arrays that depend on the array `name`."""

@@ -20,12 +20,12 @@ class TraceCounter:
         self._compile = mx.compile
 
     def install(self) -> None:
-        mx.compile = self._counting_compile  # type: ignore[assignment]
+        mx.compile = self._counting_compile
 
-    def _counting_compile(self, function: Callable, *args: Any, **kwargs: Any) -> Callable:
+    def _counting_compile(self, fun: Callable, *args: Any, **kwargs: Any) -> Callable:
         def traced(*inputs: Any, **named: Any) -> Any:
             self.traces += 1
-            return function(*inputs, **named)
+            return fun(*inputs, **named)
 
         return self._compile(traced, *args, **kwargs)
 

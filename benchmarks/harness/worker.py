@@ -1,7 +1,7 @@
 """A process that counts cases for `scripts.compare`, with the `adamw` and the MLX that its interpreter finds.
 
 It reads a case a line from its standard input and answers each with a line of JSON; the first line says what it is.
-When the input ends, because there are no more cases or because whoever started it is gone, so does the process.
+When the input ends, or whoever started it is gone, so does the process, even in the middle of a case.
 """
 
 import json
@@ -9,6 +9,8 @@ import os
 import platform
 import sys
 import tempfile
+import threading
+import time
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
@@ -17,11 +19,18 @@ from typing import Any, TextIO
 
 def main() -> None:
     answers = own_output()
+    threading.Thread(target=end_with_parent, args=(os.getppid(),), daemon=True).start()
     with tempfile.TemporaryDirectory(prefix="adamw-kernels-", dir=os.getcwd()) as folder:
         os.environ["TMPDIR"] = folder  # MLX finds its compiled kernels by name, not by content
         for answer in serve(sys.stdin):
             answers.write(json.dumps(answer) + "\n")
             answers.flush()
+
+
+def end_with_parent(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
 
 
 def own_output() -> TextIO:
