@@ -19,14 +19,9 @@ class Work(Suite):
         return ratio(self.work.modelled_bytes, self.case.ideal_bytes)
 
     @unit("bytes")
-    def track_bytes_read(self, begun, variant, workload):
-        """Bytes that the step's kernels read."""
-        return told(self.work.bytes_read)
-
-    @unit("bytes")
-    def track_bytes_written(self, begun, variant, workload):
-        """Bytes that the step's kernels write."""
-        return told(self.work.bytes_written)
+    def track_modelled_bytes(self, begun, variant, workload):
+        """Bytes that the step's kernels read and write."""
+        return told(self.work.modelled_bytes)
 
     @unit("kernels")
     def track_kernels(self, begun, variant, workload):
@@ -37,11 +32,6 @@ class Work(Suite):
     def track_kernels_a_leaf(self, begun, variant, workload):
         """Launched kernels that touch a leaf, over the leaves."""
         return ratio(self.work.kernels, self.case.leaf_count)
-
-    @unit("kernels")
-    def track_scalar_kernels(self, begun, variant, workload):
-        """Launched kernels that touch no leaf: rates and corrections, once a step or once a leaf."""
-        return self.work.scalar_kernels
 
     @unit("primitives")
     def track_primitives(self, begun, variant, workload):

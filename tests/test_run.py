@@ -7,7 +7,7 @@ import pytest
 from asv_runner.benchmarks.mark import SkipNotImplemented
 
 from benchmarks.harness import cases, ledger, machine, measure, run
-from benchmarks.harness.counters import Counters
+from benchmarks.harness.counters import Counters, Donation
 from benchmarks.harness.measurement import Measurement, Memory, Samples
 
 CASE = cases.Case("compiled", "float32", "gpt2", bias_correction=True)
@@ -20,7 +20,7 @@ def measured(tmp_path, monkeypatch):
     monkeypatch.setenv(ledger.VARIABLE, str(tmp_path / "ledger"))
     calls = []
 
-    def fake(case, work=None):
+    def fake(case, work=None, donates=None):
         calls.append(case)
         return Measurement(
             0.5, Samples([0.1 * len(calls)], 1, 1.0), [0.01], Memory(4, 3, 2, 1), Counters(1, 1, 1, 7), 1e-7, 2.0
@@ -45,8 +45,36 @@ def test_seconds_take_what_is_there_once(measured):
     assert len(measured) == 2
 
 
+def test_counting_needs_no_measurement_and_is_done_once(measured, monkeypatch):
+    calls = []
+
+    def counting(case, donates):
+        calls.append(donates)
+        return Counters(24, 24, 2, 7)
+
+    monkeypatch.setattr("benchmarks.harness.count.count", counting)
+    run.DONATES.write_text("[true, true, false]")
+    assert run.counted(CASE) == run.counted(CASE) == Counters(24, 24, 2, 7)
+    assert calls == [Donation(plain=True, fused=True, several_outputs=False)]
+    assert measured == []
+
+
+def test_a_measurement_is_not_counted_again(measured):
+    run.take(CASE)
+    assert run.counted(CASE) == Counters(1, 1, 1, 7)
+
+
+def test_the_second_round_takes_the_first_ones_counters(measured, monkeypatch):
+    known = []
+    first = measure.measure
+    monkeypatch.setattr(measure, "measure", lambda case, work, donates: known.append(work) or first(case, work))
+    run.take(CASE)
+    run.take(CASE)
+    assert known == [None, Counters(1, 1, 1, 7)]
+
+
 def test_a_failure_is_measured_once_and_raised_by_all(measured, monkeypatch):
-    def fail(case, work=None):
+    def fail(case, work=None, donates=None):
         measured.append(case)
         raise ValueError("compiled/float32/gpt2: wrong result")
 
@@ -63,7 +91,7 @@ def test_a_process_that_dies_is_not_followed_by_others(measured, monkeypatch):
     class Killed(BaseException):
         """What no handler sees: SIGKILL, a crash."""
 
-    def die(case, work=None):
+    def die(case, work=None, donates=None):
         measured.append(case)
         raise Killed
 
@@ -120,13 +148,15 @@ def test_the_working_trees_adamw_is_not_mistaken_for_the_commits(monkeypatch):
 
 
 def test_begin_measures_what_the_machine_allows(tmp_path, monkeypatch):
-    from benchmarks.harness import ceiling
+    monkeypatch.chdir(tmp_path)
+    from benchmarks.harness import ceiling, donation
 
     monkeypatch.setattr(ceiling, "SMALLEST_WORKING_SET", 2**22)
     monkeypatch.setattr(ceiling, "CACHE_MULTIPLE", 0)
     monkeypatch.setenv(ledger.VARIABLE, str(tmp_path / "ledger"))
     begun = json.loads(json.dumps(run.begin()))
     assert run.roofline_of(begun).seconds(CASE) > 0
+    assert run.donates() == donation.measure()
     entry = json.loads((tmp_path / "ledger").read_text())
     assert entry["description"] == str(machine.identify())
     assert os.environ.get("ASV_COMMIT") == entry["commit"]

@@ -16,7 +16,7 @@ import numpy as np
 
 from benchmarks.harness import check, donation, dot, graph, trees
 from benchmarks.harness.cases import Case
-from benchmarks.harness.counters import Counters
+from benchmarks.harness.counters import Counters, Donation
 from benchmarks.harness.evaluation import as_if_evaluated, everything, flat, held_back, hollow, replace, undone
 from benchmarks.harness.sampling import no_garbage_collection
 from benchmarks.harness.step import TRACES, Step
@@ -59,16 +59,19 @@ class MiniatureStep(Step):
         return trees.mapped(lambda shape: MINIATURE, super().shapes(case))
 
 
-def count(case: Case) -> Counters:
-    """The counters of one step of `case`. Variants are imported anew, so that every case counts its own traces."""
+def count(case: Case, donates: Donation | None = None) -> Counters:
+    """The counters of one step of `case`, where MLX `donates` as is known, or is measured here.
+
+    Variants are imported anew, so that every case counts its own traces.
+    """
     with no_garbage_collection():
         with untraced_variants():
-            counters = at_full_size(case)
+            counters = at_full_size(case, donates or donation.measure())
         with untraced_variants():
             return counters._replace(**in_miniature(case))
 
 
-def at_full_size(case: Case) -> Counters:
+def at_full_size(case: Case, donates: Donation) -> Counters:
     """What needs no evaluation: the graph of a step, its traces, the host's calls."""
     traces = TRACES.traces
     step = HollowStep(case)
@@ -82,7 +85,7 @@ def at_full_size(case: Case) -> Counters:
     reads = [found.nbytes[array] for kernel in kernels for array in kernel.inputs]
     writes = [found.nbytes[array] for kernel in kernels for array in kernel.outputs]
     between = [array for kernel in kernels for array in kernel.outputs if array not in set(found.after)]
-    new = donation.allocations(found, donation.measure(), held)
+    new = donation.allocations(found, donates, held)
     state = graph.leaves(step.optimizer.state)
     parameters = graph.leaves(step.parameters)
     return Counters(

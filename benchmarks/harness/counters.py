@@ -64,6 +64,14 @@ class Counters(NamedTuple):
         return self.modelled_bytes - self.bytes_read
 
 
+class Donation(NamedTuple):
+    """What an MLX donates to: plain kernels, fused kernels with one output, fused kernels with several."""
+
+    plain: bool
+    fused: bool
+    several_outputs: bool
+
+
 class Figure(NamedTuple):
     """How a counter is told to people.
 

@@ -12,7 +12,7 @@ import mlx.core as mx
 from benchmarks.harness import check, machine
 from benchmarks.harness.cases import Case
 from benchmarks.harness.count import count
-from benchmarks.harness.counters import Counters
+from benchmarks.harness.counters import Counters, Donation
 from benchmarks.harness.measurement import Measurement, Memory
 from benchmarks.harness.sampling import no_garbage_collection, sample
 from benchmarks.harness.step import TRACES, Step
@@ -21,7 +21,7 @@ MEMORY_STEPS = 3
 HOST_SAMPLES = 15
 
 
-def measure(case: Case, work: Counters | None = None) -> Measurement:
+def measure(case: Case, work: Counters | None = None, donates: Donation | None = None) -> Measurement:
     """Measure `case` in this process, which should be a fresh one. Its `work` is counted, unless it is known already.
 
     Raises check.WrongCase.
@@ -37,7 +37,7 @@ def measure(case: Case, work: Counters | None = None) -> Measurement:
             step()
         error = expected.error(step)
         check.check_dtypes(case, step)
-        work = work or count(case)
+        work = work or count(case, donates)
         check.check_work(case, step, work)
         step()
         memory = measure_memory(step)

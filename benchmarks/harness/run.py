@@ -17,20 +17,26 @@ import adamw
 from benchmarks.harness import cases, ledger, machine
 from benchmarks.harness.cases import Case
 from benchmarks.harness.ceiling import Ceiling
-from benchmarks.harness.counters import Counters
+from benchmarks.harness.counters import Counters, Donation
 from benchmarks.harness.files import write_whole
 from benchmarks.harness.measurement import Measurement
 from benchmarks.harness.roofline import Launch, Roofline
 
+DONATES = Path("donates.json")
+"""What the run measured of donation, beside its measurements."""
+
 
 def begin() -> dict[str, Any]:
     """Measure what this machine allows: asv's `setup_cache`, once a run. Plain data, so that reading it is cheap."""
-    from benchmarks.harness import ceiling, roofline
+    from benchmarks.harness import ceiling, donation, roofline
+    from benchmarks.harness.measure import private_caches
 
     check_installed()
     start = time.perf_counter()
     here = machine.identify()
     measured = {"ceiling": ceiling.measure()._asdict(), "launch": roofline.measure_launch()._asdict()}
+    with private_caches():  # a compiler's seconds, spent once a run and not in every case
+        write_whole(DONATES, json.dumps(donation.measure()))
     ledger.append(
         {
             "what": "machine",
@@ -39,6 +45,7 @@ def begin() -> dict[str, Any]:
             "description": str(here),
             "spec": here.spec._asdict() if here.spec else None,
             "settings": machine.settings(),
+            "donates": donation.measure()._asdict(),
             **measured,
         }
     )
@@ -60,6 +67,14 @@ def skip(reason: str) -> NoReturn:
     """Skip this benchmark; asv shows the reason with --show-stderr."""
     print(reason)
     raise SkipNotImplemented(reason)
+
+
+def donates() -> Donation | None:
+    """What MLX donates to, as this run measured it; None if it did not."""
+    try:
+        return Donation(*json.loads(DONATES.read_text()))
+    except FileNotFoundError:
+        return None
 
 
 def take(case: Case) -> Measurement:
@@ -90,7 +105,7 @@ def counted(case: Case) -> Counters:
     from benchmarks.harness.measure import private_caches
 
     with private_caches():
-        work = count(case)
+        work = count(case, donates())
     write_whole(path, json.dumps(work._asdict()))
     return work
 
@@ -124,7 +139,7 @@ def measured(case: Case, path: Path) -> Measurement:
     write_whole(path, json.dumps({"failed": f"{case}: the process that measured it died"}))
     ledger.append({"what": "started", "case": str(case)})
     try:
-        measurement = measure(case, known.work if known else None)
+        measurement = measure(case, known.work if known else None, donates())
     except Exception as error:
         write_whole(path, json.dumps({"failed": str(error)}))
         ledger.append({"what": "failure", "case": str(case), "message": str(error)})
