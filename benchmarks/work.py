@@ -18,11 +18,6 @@ class Work(Suite):
         """Bytes that the step's kernels read and write, over the least that a step of this precision can move."""
         return ratio(self.work.modelled_bytes, self.case.ideal_bytes)
 
-    @unit("bytes")
-    def track_modelled_bytes(self, begun, variant, workload):
-        """Bytes that the step's kernels read and write."""
-        return told(self.work.modelled_bytes)
-
     @unit("kernels")
     def track_kernels(self, begun, variant, workload):
         """Launched kernels, those that only compute a rate included; a fused kernel counts as one."""
@@ -48,15 +43,10 @@ class Work(Suite):
         """The most memory there can be during a step, over what must be resident. MLX may show less, never more."""
         return ratio(self.work.peak_bytes, self.case.resident_bytes)
 
-    @unit("arrays")
-    def track_retained_arrays(self, begun, variant, workload):
-        """Old arrays that are held while they could be written over, and arrays left behind after a step."""
-        return told(self.work.held_arrays) + told(self.work.kept_arrays)
-
-    @unit("operations a step")
-    def track_graph_growth(self, begun, variant, workload):
-        """Operations that a step's graph has more than the graph of the step before: state that nobody evaluates."""
-        return self.work.graph_growth
+    @unit("arrays and operations")
+    def track_left_behind(self, begun, variant, workload):
+        """Arrays held while they could be written over, arrays that stay after a step, operations that pile up."""
+        return told(self.work.held_arrays) + told(self.work.kept_arrays) + told(self.work.graph_growth)
 
     @unit("traces")
     def track_traces(self, begun, variant, workload):

@@ -9,7 +9,7 @@ import json
 import os
 import time
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from asv_runner.benchmarks.mark import SkipNotImplemented
 
@@ -20,7 +20,9 @@ from benchmarks.harness.ceiling import Ceiling
 from benchmarks.harness.counters import Counters, Donation
 from benchmarks.harness.files import write_whole
 from benchmarks.harness.measurement import Measurement
-from benchmarks.harness.roofline import Launch, Roofline
+
+if TYPE_CHECKING:
+    from benchmarks.harness.roofline import Roofline  # which needs MLX: most processes only read a figure
 
 DONATES = Path("donates.json")
 """What the run measured of donation, beside its measurements."""
@@ -59,7 +61,9 @@ def check_installed() -> None:
         raise RuntimeError(f"adamw comes from {adamw.__file__}, not from the commit under test in {environment}")
 
 
-def roofline_of(begun: dict[str, Any]) -> Roofline:
+def roofline_of(begun: dict[str, Any]) -> "Roofline":
+    from benchmarks.harness.roofline import Launch, Roofline
+
     return Roofline(Ceiling(**begun["ceiling"]), Launch(**begun["launch"]))
 
 
