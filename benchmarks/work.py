@@ -18,6 +18,11 @@ class Work(Suite):
         """Bytes that the step's kernels read and write, over the least that a step of this precision can move."""
         return ratio(self.work.modelled_bytes, self.case.ideal_bytes)
 
+    @unit("bytes")
+    def track_modelled_bytes(self, begun, variant, workload):
+        """Bytes that the step's kernels read and write."""
+        return told(self.work.modelled_bytes)
+
     @unit("kernels")
     def track_kernels(self, begun, variant, workload):
         """Launched kernels, those that only compute a rate included; a fused kernel counts as one."""
@@ -27,6 +32,11 @@ class Work(Suite):
     def track_kernels_a_leaf(self, begun, variant, workload):
         """Launched kernels that touch a leaf, over the leaves."""
         return ratio(self.work.kernels, self.case.leaf_count)
+
+    @unit("kernels")
+    def track_scalar_kernels(self, begun, variant, workload):
+        """Launched kernels that touch no leaf: rates and corrections, once a step or once a leaf."""
+        return self.work.scalar_kernels
 
     @unit("primitives")
     def track_primitives(self, begun, variant, workload):

@@ -96,9 +96,9 @@ def release(text: str) -> str:
         version = Version(text)
     except InvalidVersion as error:
         raise command.UserError(f"mlx=={text[:50]} is no version; write it like mlx==0.31.2") from error
-    if version not in supported:
+    if not supported.contains(version, prereleases=True):
         raise command.UserError(f"mlx {version} is too old; the variants need mlx{supported}")
-    return ".".join(map(str, (*version.release, 0, 0)[:3])) if version.release == version.release[:3] else str(version)
+    return f"{version}.0" if re.fullmatch(r"\d+\.\d+", str(version)) else str(version)
 
 
 def interpreter(mlx: str) -> str:

@@ -115,14 +115,15 @@ def test_a_changed_dtype_is_found():
 def test_the_wrong_kernels_are_found(monkeypatch):
     step = Step(CASE)
     work = count(CASE)
-    check.check_work(CASE, step, work)
+    kernels = check.check_kernels(CASE, step)
+    check.check_counters(CASE, work, kernels)
     with pytest.raises(check.WrongCase, match="24 kernels in a step, 24 compiled; without its memory 24 and 23 were"):
-        check.check_work(CASE, step, work._replace(fused_kernels=23))
+        check.check_counters(CASE, work._replace(fused_kernels=23), kernels)
+    with pytest.raises(check.WrongCase, match=r"its graph moves \d+ bytes, less than"):
+        check.check_counters(CASE, work._replace(modelled_bytes=work.modelled_bytes // 2), kernels)
     monkeypatch.setattr(type(step.optimizer), "kernels_a_leaf", (0, 0))
     with pytest.raises(check.WrongCase, match="24 compiled kernels in a step, expected 0 to 0"):
-        check.check_work(CASE, step, work)
-    with pytest.raises(check.WrongCase, match=r"its graph moves \d+ bytes, less than"):
-        check.check_work(CASE, step, work._replace(modelled_bytes=work.modelled_bytes // 2))
+        check.check_kernels(CASE, step)
 
 
 MEASURE = """

@@ -163,6 +163,10 @@ def test_outside_the_root_one_line_says_so(tmp_path, monkeypatch):
         sides.resolve(".")
 
 
+def test_a_release_has_three_numbers_and_keeps_its_suffix(at_root):
+    assert [sides.release(text) for text in ("0.31", "0.31.2", "0.33.0rc1")] == ["0.31.0", "0.31.2", "0.33.0rc1"]
+
+
 def test_the_pin_of_a_folder(tmp_path, at_root):
     (tmp_path / "asv.conf.json").write_text('{"matrix": {"req": {"mlx": ["0.31.2"]}}} // comment')
     assert sides.pinned(tmp_path) == "0.31.2"

@@ -107,7 +107,7 @@ def test_an_array_that_belongs_to_nobody_is_refused(monkeypatch):
 def test_windows_are_stages_of_the_graph():
     gpt2 = graph.read(ready(cases.case("windowed", "float32/gpt2")))
     assert len(gpt2.stages) > 20
-    assert {kernel.stage for kernel in gpt2.kernels if gpt2.touches_leaf(kernel)} <= set(range(len(gpt2.stages)))
+    assert len({kernel.stage for kernel in gpt2.leaf_kernels}) > 10
     assert gpt2.stages[-1][0]
     whole = graph.read(ready(cases.case("compiled", "float32/gpt2")))
     assert len(whole.stages) == 1

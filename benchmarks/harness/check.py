@@ -90,24 +90,28 @@ def check_dtypes(case: Case, step: Step) -> None:
             raise WrongCase(f"{case}: dtype changed: {name} became {', '.join(sorted(found))}, was {wanted}")
 
 
-def check_work(case: Case, step: Step, work: Counters) -> None:
-    """Raise WrongCase unless the step runs the kernels that its variant says it runs, and moves what a step must.
+def check_kernels(case: Case, step: Step) -> tuple[int, int]:
+    """The kernels of this very step that touch a leaf, and how many of them are fused.
 
-    The kernels of this very step are counted too, and must be those of `work`.
+    Raises WrongCase unless they are those that the variant says it runs.
     """
-    if work.modelled_bytes is not None and work.modelled_bytes < case.ideal_bytes:
-        raise WrongCase(
-            f"{case}: its graph moves {work.modelled_bytes} bytes, less than the {case.ideal_bytes} it must"
-        )
-    found = graph.read(step, shapes=False)
-    kernels = [kernel for kernel in found.kernels if found.touches_leaf(kernel)]
+    kernels = graph.read(step, shapes=False).leaf_kernels
     fused = sum(kernel.is_fused for kernel in kernels)
     fewest, most = (count * case.leaf_count for count in step.optimizer.kernels_a_leaf)
     if not fewest <= fused <= most:
         hint = "; is there a C++ compiler, and MLX_DISABLE_COMPILE unset?" if not fused else ""
         raise WrongCase(f"{case}: {fused} compiled kernels in a step, expected {fewest} to {most}{hint}")
-    if (len(kernels), fused) != (work.kernels, work.fused_kernels):
+    return len(kernels), fused
+
+
+def check_counters(case: Case, work: Counters, kernels: tuple[int, int]) -> None:
+    """Raise WrongCase unless `work` has the real step's `kernels` (all, fused), and moves what a step must."""
+    if work.modelled_bytes is not None and work.modelled_bytes < case.ideal_bytes:
         raise WrongCase(
-            f"{case}: {len(kernels)} kernels in a step, {fused} compiled; "
+            f"{case}: its graph moves {work.modelled_bytes} bytes, less than the {case.ideal_bytes} it must"
+        )
+    if kernels != (work.kernels, work.fused_kernels):
+        raise WrongCase(
+            f"{case}: {kernels[0]} kernels in a step, {kernels[1]} compiled; "
             f"without its memory {work.kernels} and {work.fused_kernels} were counted"
         )

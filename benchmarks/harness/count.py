@@ -81,10 +81,11 @@ def at_full_size(case: Case, donates: Donation) -> Counters:
     calls = python_calls(step)
     found = graph.read(step)
     held = held_arrays(step, found)
-    kernels = [kernel for kernel in found.kernels if found.touches_leaf(kernel)]
+    kernels = found.leaf_kernels
+    results = set(found.after)
     reads = [found.nbytes[array] for kernel in kernels for array in kernel.inputs]
     writes = [found.nbytes[array] for kernel in kernels for array in kernel.outputs]
-    between = [array for kernel in kernels for array in kernel.outputs if array not in set(found.after)]
+    between = [array for kernel in kernels for array in kernel.outputs if array not in results]
     new = donation.allocations(found, donates, held)
     state = graph.leaves(step.optimizer.state)
     parameters = graph.leaves(step.parameters)

@@ -34,7 +34,7 @@ PROBE = 2**20
 
 @cache
 def measure() -> Donation:
-    """Evaluate one kernel of each kind, its input given away, and see whether memory rises. Two compilers' seconds."""
+    """Evaluate one kernel of each kind, its input given away, and see whether memory rises. It compiles two kernels."""
     single = mx.compile(lambda array: array * 2.0 + 1.0)
     several = mx.compile(two_results)
     return Donation(

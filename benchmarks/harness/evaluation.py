@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, cast
 
 import mlx.core as mx
 import mlx.optimizers
-from mlx.utils import tree_flatten, tree_map
+from mlx.utils import tree_flatten
 
 
 class Evaluation(NamedTuple):
@@ -98,8 +98,3 @@ def as_if_evaluated(arrays: Iterable[mx.array]) -> dict[int, mx.array]:
     instead = {id(array): hollow(array.shape, array.dtype) for array in arrays if array.size > 1}
     mx.eval(list(instead.values()), [array for array in arrays if array.size <= 1])
     return instead
-
-
-def copied(tree: Any) -> Any:
-    """`tree` in containers of its own."""
-    return tree_map(lambda leaf: leaf, tree)

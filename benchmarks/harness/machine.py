@@ -53,23 +53,32 @@ class Machine(NamedTuple):
         return f"{self.chip}{cores}, {self.memory_bytes / 2**30:.0f} GiB, MLX's {self.backend} backend, {self.system}"
 
 
+def backend() -> str:
+    """What MLX runs on here: "Metal", "CUDA" or "CPU"."""
+    import mlx.core as mx
+
+    if mx.default_device() == mx.Device(mx.cpu):
+        return "CPU"
+    return "Metal" if mx.metal.is_available() else "CUDA"
+
+
 @cache
 def identify() -> Machine:
     """This machine, as MLX's default device sees it."""
     import mlx.core as mx
 
     system = system_version()
-    if mx.default_device() == mx.Device(mx.cpu):
+    if backend() == "CPU":
         return Machine(cpu_name(), "CPU", None, psutil.virtual_memory().total, cpu_cache_bytes(), system)
     info = mx.device_info(mx.gpu)
     chip = str(info.get("device_name", "unknown GPU"))
-    if not mx.metal.is_available():
-        memory, cores, backend = int(info.get("total_memory", 0)), None, "CUDA"
+    if backend() == "CUDA":
+        memory, cores = int(info.get("total_memory", 0)), None
     else:
-        memory, cores, backend = psutil.virtual_memory().total, apple_gpu_cores(), "Metal"
+        memory, cores = psutil.virtual_memory().total, apple_gpu_cores()
     known = chips.find(chip, cores, round(memory / 2**30))
     cache_bytes = known.cache_mib * 2**20 if known and known.cache_mib else None
-    return Machine(chip, backend, cores, memory, cache_bytes, system)
+    return Machine(chip, backend(), cores, memory, cache_bytes, system)
 
 
 def free_bytes() -> int:

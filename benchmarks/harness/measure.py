@@ -37,8 +37,7 @@ def measure(case: Case, work: Counters | None = None, donates: Donation | None =
             step()
         error = expected.error(step)
         check.check_dtypes(case, step)
-        work = work or count(case, donates)
-        check.check_work(case, step, work)
+        kernels = check.check_kernels(case, step)
         step()
         memory = measure_memory(step)
         traces = TRACES.traces
@@ -48,6 +47,8 @@ def measure(case: Case, work: Counters | None = None, donates: Donation | None =
         with no_garbage_collection():
             step.dispatch_only()
             host = [step.dispatch_only() for _ in range(HOST_SAMPLES)]
+        work = work or count(case, donates)  # last: it leaves its marks on the process's memory
+        check.check_counters(case, work, kernels)
         return Measurement(first_step, seconds, host, memory, work, error, time.perf_counter() - begin)
 
 

@@ -43,13 +43,13 @@ def own_output() -> TextIO:
 def serve(lines: TextIO) -> Iterator[dict[str, Any]]:
     """An answer that describes this process, then one to every line of `lines`."""
     import adamw
-    from benchmarks.harness import cases, donation, primitives
+    from benchmarks.harness import cases, donation, machine, primitives
     from benchmarks.harness.count import count
 
     yield {
         "mlx": version("mlx"),
         "python": platform.python_version(),
-        "backend": backend(),
+        "backend": machine.backend(),
         "adamw": str(Path(adamw.__file__).parent.parent),
         "variants": adamw.names(),
         "tells_primitives": primitives.available(),
@@ -61,15 +61,6 @@ def serve(lines: TextIO) -> Iterator[dict[str, Any]]:
             yield {"counters": count(cases.case(variant, workload, adamw.names()))._asdict()}
         except Exception as error:
             yield {"failed": f"{type(error).__name__}: {error}"[:500]}
-
-
-def backend() -> str:
-    """What MLX runs on: "Metal", "CUDA" or "CPU"."""
-    import mlx.core as mx
-
-    if mx.default_device() == mx.Device(mx.cpu):
-        return "CPU"
-    return "Metal" if mx.metal.is_available() else "CUDA"
 
 
 if __name__ == "__main__":
