@@ -13,7 +13,7 @@ import pkgutil
 from pathlib import Path
 from typing import Any
 
-__all__ = ["UnknownVariant", "create", "load", "names"]
+__all__ = ["UnknownVariant", "create", "load", "names", "unavailable"]
 
 VARIANTS = Path(__file__).parent / "variants"
 
@@ -34,9 +34,16 @@ def load(name: str) -> Any:
     return importlib.import_module(f"adamw.variants.{name}").AdamW
 
 
+def unavailable(name: str) -> str | None:
+    """Why the variant `name` cannot run on this machine, in one line; None if it can. Raises UnknownVariant."""
+    reason = getattr(load(name), "unavailable", None)
+    return reason() if reason else None
+
+
 def create(name: str, **hyper_parameters: Any) -> Any:
     """An optimizer of the variant `name`, constructed with `mlx.optimizers.AdamW`'s own arguments.
 
-    Raises UnknownVariant, and ValueError where upstream does (betas outside [0, 1), a negative eps).
+    Raises UnknownVariant, `adamw.base.Unavailable` where the variant cannot run, and ValueError where upstream does
+    (betas outside [0, 1), a negative eps).
     """
     return load(name)(**hyper_parameters)

@@ -7,6 +7,10 @@ import mlx.optimizers
 from mlx.utils import tree_map
 
 
+class Unavailable(RuntimeError):
+    """This variant cannot run on this machine; the message says why and what to do."""
+
+
 class Constants(NamedTuple):
     """The hyper-parameters that a compiled update contains as literals.
 
@@ -44,10 +48,14 @@ class CompiledAdamW(mlx.optimizers.AdamW):
     - `betas`, `eps`, `weight_decay` and `bias_correction` are Python numbers; anything else raises TypeError. They may
       be changed at any time and take effect in the next step, at the price of one new trace for each new combination.
 
-    Class attribute `kernels_a_leaf`: the fewest and the most fused kernels that one leaf's update takes.
+    Class attributes:
+
+    kernels_a_leaf    the fewest and the most fused kernels that one leaf's update takes, on the average of a tree
+    evaluates_itself  whether a step evaluates arrays, so that it cannot be part of a compiled one
     """
 
-    kernels_a_leaf = (1, 1)
+    kernels_a_leaf: tuple[float, float] = (1, 1)
+    evaluates_itself = False
 
     @property
     def constants(self) -> Constants:

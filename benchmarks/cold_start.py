@@ -6,8 +6,8 @@ from benchmarks.harness.suite import Suite, unit
 class ColdStart(Suite):
     """The first step of a process whose kernel cache is empty."""
 
-    version = "1"
+    version = "2"
 
     @unit("seconds")
-    def track_first_step_seconds(self, begun, variant, workload):
+    def track_first_step_seconds(self, begun, case):
         return self.measurement.first_step

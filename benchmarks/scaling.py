@@ -2,27 +2,23 @@
 
 import statistics
 
-from benchmarks.harness import cases, run, trees
+from benchmarks.harness import cases, run
 from benchmarks.harness.suite import Suite, sampled, unit
 
 
 class Scaling(Suite):
     """From launch-bound, through the caches, to memory-bound."""
 
-    version = "1"
-    params = (cases.variant_names(), list(trees.SWEEP))
-    param_names = ["variant", "elements"]
-
-    def setup(self, begun, variant, elements):
-        self.case = run.choose(variant, f"float32/leaf_{elements}")
+    version = "2"
+    params = ([name for name in cases.names() if name.split("/", 1)[1] in cases.sweep()],)
 
     @unit("seconds")
-    def track_seconds(self, begun, variant, elements):
+    def track_seconds(self, begun, case):
         step = run.take(self.case).step
         return sampled(step.seconds, step.number)
 
     @unit("x roofline")
-    def track_times_roofline(self, begun, variant, elements):
+    def track_times_roofline(self, begun, case):
         """A size that fits a cache may come out below 1: the ceiling is memory's."""
         roofline = run.roofline_of(begun).seconds(self.case)
         return round(statistics.median(self.measurement.step.seconds) / roofline, 4)

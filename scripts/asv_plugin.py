@@ -69,6 +69,8 @@ class MlxEnvironment(Virtualenv):
                 f"cannot install {', '.join(self._requirements)} into {self._path}: {last_line(error.stderr)}; "
                 "check the network, then run the same command again"
             ) from error
+        # It comes with asv_runner, and takes NumPy into every process for a kind of benchmark that is not used here.
+        self.run(["-m", "pip", "uninstall", "--quiet", "--yes", "pympler"])
 
 
 def with_backend(requirements: dict[str, str]) -> dict[str, str]:

@@ -18,6 +18,7 @@ from asv.machine import MachineCollection
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+import adamw
 from benchmarks.harness import cases
 from benchmarks.harness.files import write_whole
 from scripts import command, git, ledger, table
@@ -37,14 +38,13 @@ exit codes: 0 everything measured, 1 a case failed (the table says which), 2 err
 
 def selection(profile: str) -> list[str]:
     """asv's --bench expressions for `profile`: what does not match costs nothing, not even a process."""
-    workloads = [re.escape(name) for name in cases.WORKLOADS if cases.in_profile(name, profile)]
-    scaling = [] if profile == "quick" else [r"^scaling\."]
-    return [rf", '({'|'.join(workloads)})'\)$", r"^controls\.", *scaling]
+    workloads = [re.escape(name) for name in [*cases.WORKLOADS, *cases.sweep()] if cases.in_profile(name, profile)]
+    return [rf"\('[^/]+/({'|'.join(workloads)})'\)$", r"^controls\."]
 
 
 def expected(profile: str) -> int:
     """Cases that `profile` measures where everything fits."""
-    return len(cases.chosen(cases.variant_names(), profile))
+    return len(cases.chosen([name for name in adamw.names() if not adamw.unavailable(name)], profile))
 
 
 @contextmanager

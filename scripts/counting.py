@@ -1,10 +1,12 @@
 """Counts the cases of a side: a worker process with that side's `adamw` and MLX, asked case by case."""
 
 import argparse
+import contextlib
 import json
 import os
 import queue
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -114,7 +116,9 @@ class Worker:
         return json.loads(line) if line else {}
 
     def _kill(self) -> None:
-        self.process.kill()
+        """End the process and the compilers it started, which would go on writing into a folder that is removed."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
 
     def _reason(self) -> str:
@@ -201,6 +205,7 @@ def describe(worker: Worker, counted: dict[str, Counted]) -> list[str]:
     """What was counted on what, and what it could not tell, in lines."""
     hello = worker.hello
     lines = [f"{worker.side}, {hello['backend']} backend, Python {hello['python']}, {len(counted)} cases"]
+    lines += [f"  {reason}" for reason in hello["unavailable"].values()]
     for figure, variants in missing(counted).items():
         lines.append(f"  {figure.replace('_', ' ')}: not available in mlx {hello['mlx']} for {', '.join(variants)}")
     return lines

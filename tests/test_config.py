@@ -56,7 +56,7 @@ def test_pins_are_plain_versions(pins):
 
 @pytest.mark.parametrize(
     ("platform", "packages"),
-    [("linux", {"mlx", "mlx-cpu", "numpy", "psutil"}), ("darwin", {"mlx", "numpy", "psutil"})],
+    [("linux", {"mlx", "mlx-cpu", "numba", "numpy", "psutil"}), ("darwin", {"mlx", "numba", "numpy", "psutil"})],
 )
 def test_one_environment_with_the_platforms_backend(platform, packages, monkeypatch):
     monkeypatch.setattr("sys.platform", platform)

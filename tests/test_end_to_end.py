@@ -16,7 +16,7 @@ import pytest
 from scripts import ledger
 
 ROOT = Path(__file__).parent.parent
-CASE = r"step.Step.track_(seconds|times_roofline)\('compiled', 'float32/nested'\)"
+CASE = r"step.Step.track_(seconds|times_roofline)\('compiled/float32/nested'\)"
 pytestmark = pytest.mark.slow
 
 
@@ -104,7 +104,7 @@ def test_nothing_is_left_behind(checkout, measured):
 def test_show_compare_and_publish(checkout, measured):
     assert "step.Step.track_seconds" in checkout.asv("show", "HEAD", "--machine", "test")
     compared = checkout.asv("compare", "HEAD~1", "HEAD", "--machine", "test")
-    assert "track_seconds('compiled', 'float32/nested')" in compared
+    assert "track_seconds('compiled/float32/nested')" in compared
     checkout.asv("publish")
     index = json.loads((checkout.path / ".asv" / "html" / "index.json").read_text())
     assert index["benchmarks"]["step.Step.track_seconds"]["unit"] == "seconds"

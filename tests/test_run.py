@@ -131,13 +131,19 @@ def test_a_variant_that_the_commit_lacks_is_skipped(measured, monkeypatch):
         run.look(CASE)
 
 
-def test_profiles_and_omissions_skip(monkeypatch):
+def test_profiles_skip(monkeypatch):
     monkeypatch.setenv("ADAMW_PROFILE", "quick")
-    assert str(run.choose("eager", "float32/gpt2")) == "eager/float32/gpt2"
+    assert str(run.choose("eager/float32/gpt2")) == "eager/float32/gpt2"
     with pytest.raises(SkipNotImplemented, match="not in the profile 'quick'"):
-        run.choose("eager", "float32/vit_b16")
-    with pytest.raises(SkipNotImplemented, match="left out: upstream"):
-        run.choose("eager", "mixed/two_leaves")
+        run.choose("eager/float32/vit_b16")
+
+
+def test_a_variant_that_cannot_run_here_is_skipped_with_its_reason(measured, monkeypatch):
+    monkeypatch.setattr(run.adamw, "unavailable", lambda name: "it needs a GPU")
+    with pytest.raises(SkipNotImplemented, match=f"{CASE}: it needs a GPU"):
+        run.look(CASE)
+    monkeypatch.delattr(run.adamw, "unavailable")  # a commit before there were such variants
+    assert run.look(CASE)
 
 
 def test_the_working_trees_adamw_is_not_mistaken_for_the_commits(monkeypatch):

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from benchmarks.harness import cases, files, trees
+import adamw
+from benchmarks.harness import cases, files
 from benchmarks.harness.counters import Counters
 from benchmarks.harness.measurement import Measurement, Memory, Samples
 from scripts import bench, command, git, ledger, table
@@ -159,20 +160,23 @@ def test_the_quick_profile_selects_its_cases_and_the_controls_only():
     def selected(name: str) -> bool:
         return any(re.search(expression, name) for expression in bench.selection("quick"))
 
-    assert selected("step.Step.track_seconds('eager', 'float32/gpt2')")
+    assert selected("step.Step.track_seconds('eager/float32/gpt2')")
     assert selected("controls.Controls.track_sgd")
-    assert not selected("step.Step.track_seconds('eager', 'float32/vit_b16')")
-    assert not selected("step.Step.track_seconds('eager', 'float32/two_leaves/bias_correction')")
-    assert not selected("scaling.Scaling.track_seconds('eager', '1024')")
-    assert any(re.search(expression, "scaling.Scaling.track_seconds('eager', '1024')")
+    assert not selected("step.Step.track_seconds('eager/float32/vit_b16')")
+    assert not selected("step.Step.track_seconds('eager/float32/two_leaves/bias_correction')")
+    assert not selected("scaling.Scaling.track_seconds('eager/float32/leaf_1024')")
+    assert any(re.search(expression, "scaling.Scaling.track_seconds('eager/float32/leaf_1024')")
                for expression in bench.selection("default"))  # fmt: skip
 
 
 def test_the_progress_bar_knows_how_many_cases_there_are():
-    quick = [name for name in cases.WORKLOADS if cases.in_profile(name, "quick")]
-    assert bench.expected("quick") == len(quick) * len(cases.variant_names())
-    sweep = len(trees.SWEEP) * len(cases.variant_names())
-    assert bench.expected("full") == len(cases.WORKLOADS) * len(cases.variant_names()) - 5 + sweep
+    can_run = [name for name in adamw.names() if not adamw.unavailable(name)]
+    for profile in cases.PROFILES:
+        names = [*cases.WORKLOADS, *cases.sweep()]
+        precisions = [name.partition("/")[0] for name in names if cases.in_profile(name, profile)]
+        assert bench.expected(profile) == sum(
+            precisions.count(one) for variant in can_run for one in cases.precisions(variant)
+        )
 
 
 def test_outside_a_checkout_git_says_so_in_one_line(tmp_path, monkeypatch):

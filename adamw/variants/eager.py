@@ -2,6 +2,9 @@
 
 import mlx.optimizers
 
+PRECISIONS = ("float32", "float16", "bfloat16")
+"""Not mixed: with float32 state its parameters silently become float32, which is another precision."""
+
 
 class AdamW(mlx.optimizers.AdamW):
     """`mlx.optimizers.AdamW`, unchanged."""

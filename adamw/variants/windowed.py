@@ -50,6 +50,7 @@ class AdamW(CompiledAdamW):
     """
 
     kernels_a_leaf = (1, 3)
+    evaluates_itself = True
 
     def __init__(self, *args: Any, window_bytes: int = DEFAULT_WINDOW, **hyper_parameters: Any) -> None:
         if window_bytes <= 0:

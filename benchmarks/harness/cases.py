@@ -5,12 +5,16 @@ is a variant on a workload. The lists never depend on the machine or the environ
 it is about to run. Nothing here needs MLX.
 """
 
+import ast
+import math
 import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks.harness import trees
+
+VARIANTS = Path(__file__).parents[2] / "adamw" / "variants"
 
 LEARNING_RATE = 1e-2
 """Large enough that every step moves a parameter near 1 by more than bfloat16's rounding: a missing update shows."""
@@ -19,39 +23,70 @@ LEARNING_RATE = 1e-2
 class Precision(NamedTuple):
     """The dtypes of a case's arrays, by MLX's names, and the error that is still correct in them.
 
-    `tolerance` is the largest accepted error relative to the float64 reference after `measure.CHECKED_STEPS` steps,
-    element by element: a small multiple of the coarsest dtype's rounding unit (2^-24, 2^-11, 2^-8).
+    `state` is the dtype of m and v; `master` that of the weights from which the parameters are rounded, if there are
+    any. `tolerance` is the largest accepted error relative to the float64 reference after `check.STEPS` steps, element
+    by element: a small multiple of the coarsest dtype's rounding unit (2^-24, 2^-11, 2^-8; of an 8-bit code 2^-7).
     """
 
     parameter: str
     gradient: str
     state: str
     tolerance: float
+    master: str = ""
 
     @property
-    def ideal_bytes(self) -> int:
-        """Bytes a parameter that a step must move: read w, g, m, v and write w, m, v."""
-        return 2 * ITEMSIZE[self.parameter] + ITEMSIZE[self.gradient] + 4 * ITEMSIZE[self.state]
+    def ideal_bytes(self) -> float:
+        """Bytes a parameter that a step must move: read w, g, m, v and write w, m, v; with masters w is not read."""
+        return self._weights + self._parameter + ITEMSIZE[self.gradient] + 4 * ITEMSIZE[self.state]
 
     @property
-    def resident_bytes(self) -> int:
-        """Bytes a parameter that must be resident: w, g, m, v."""
-        return ITEMSIZE[self.parameter] + ITEMSIZE[self.gradient] + 2 * ITEMSIZE[self.state]
+    def resident_bytes(self) -> float:
+        """Bytes a parameter that must be resident: w, g, m, v, master."""
+        return self.output_bytes + ITEMSIZE[self.gradient]
 
     @property
-    def output_bytes(self) -> int:
-        """Bytes a parameter of a step's results: w, m, v."""
-        return ITEMSIZE[self.parameter] + 2 * ITEMSIZE[self.state]
+    def output_bytes(self) -> float:
+        """Bytes a parameter of a step's results: w, m, v, master."""
+        return self._parameter + 2 * ITEMSIZE[self.state] + (ITEMSIZE[self.master] if self.master else 0)
+
+    @property
+    def state_dtypes(self) -> set[str]:
+        """The dtypes of the arrays of a leaf's state."""
+        return {"uint8", "float32"} if self.state == EIGHT_BIT else {self.state, self.master or self.state}
+
+    @property
+    def state_is_the_variants(self) -> bool:
+        """Whether the variant makes its state from the parameters, because it is not an m and a v of one dtype."""
+        return bool(self.master) or self.state == EIGHT_BIT
+
+    @property
+    def _parameter(self) -> int:
+        return int(ITEMSIZE[self.parameter])
+
+    @property
+    def _weights(self) -> float:
+        """Bytes that are read for the old weight, and written for the new one if it is no parameter."""
+        return 2 * ITEMSIZE[self.master] if self.master else ITEMSIZE[self.parameter]
 
 
-ITEMSIZE = {"float32": 4, "float16": 2, "bfloat16": 2}
+EIGHT_BIT = "8-bit codes"
+BLOCK = 256
+"""Elements that share a float32 scale in 8-bit state."""
+
+ITEMSIZE: dict[str, float] = {"float32": 4, "float16": 2, "bfloat16": 2, EIGHT_BIT: 1 + 4 / BLOCK}
 
 PRECISIONS = {
     "float32": Precision("float32", "float32", "float32", tolerance=2**-18),
     "float16": Precision("float16", "float16", "float16", tolerance=2**-8),
     "bfloat16": Precision("bfloat16", "bfloat16", "bfloat16", tolerance=2**-6),
     "mixed": Precision("bfloat16", "bfloat16", "float32", tolerance=2**-6),
+    "master": Precision("bfloat16", "bfloat16", "float32", tolerance=2**-8, master="float32"),
+    "float32_8bit": Precision("float32", "float32", EIGHT_BIT, tolerance=2**-4),
+    "bfloat16_8bit": Precision("bfloat16", "bfloat16", EIGHT_BIT, tolerance=2**-4),
 }
+
+STANDARD = ("float32", "float16", "bfloat16", "mixed")
+"""The precisions of a variant that does not name its own."""
 
 OPTIONS = ("bias_correction",)
 
@@ -84,13 +119,17 @@ WORKLOADS = {
     "mixed/resnet50": "default",
     "mixed/gpt2": "full",  # as bfloat16/gpt2
     "mixed/llama_1b": "full",  # 27 GB at its peak
+    "master/two_leaves": "quick",
+    "master/llama_1b_lora": "default",
+    "master/resnet50": "default",
+    "master/gpt2": "full",  # as bfloat16/gpt2
+    "float32_8bit/two_leaves": "quick",
+    "float32_8bit/llama_1b_lora": "default",
+    "float32_8bit/resnet50": "default",
+    "float32_8bit/gpt2": "full",
+    "bfloat16_8bit/two_leaves": "default",
+    "bfloat16_8bit/gpt2": "full",
 }
-
-OMITTED = {
-    ("eager", "mixed"): "upstream's parameters silently become float32 when the state is float32: it would measure "
-    "another precision than its name says",
-}
-"""(variant, precision) left out of every workload, and why."""
 
 
 class UnknownCase(ValueError):
@@ -128,30 +167,41 @@ class Case(NamedTuple):
     @property
     def parameter_bytes(self) -> int:
         """N, the bytes of the parameters."""
-        return self.parameter_count * ITEMSIZE[self.precision.parameter]
+        return int(self.parameter_count * ITEMSIZE[self.precision.parameter])
 
     @property
     def ideal_bytes(self) -> int:
         """The least a step of this case can move."""
-        return self.parameter_count * self.precision.ideal_bytes
+        return math.ceil(self.parameter_count * self.precision.ideal_bytes)
 
     @property
     def resident_bytes(self) -> int:
         """The least memory this case can occupy: parameters, gradients and state."""
-        return self.parameter_count * self.precision.resident_bytes
+        return math.ceil(self.parameter_count * self.precision.resident_bytes)
 
     @property
     def needed_bytes(self) -> int:
         """Memory to have free before this case starts: everything resident, all results anew, and one temporary."""
         precision = self.precision
         temporary = max(ITEMSIZE[precision.parameter], ITEMSIZE[precision.state])
-        return self.parameter_count * (precision.resident_bytes + precision.output_bytes + temporary)
+        return math.ceil(self.parameter_count * (precision.resident_bytes + precision.output_bytes + temporary))
 
 
 def variant_names() -> list[str]:
     """The variants in the working tree, by file name, whatever commit of `adamw` is installed."""
-    folder = Path(__file__).parents[2] / "adamw" / "variants"
-    return sorted(path.stem for path in folder.glob("[a-z]*.py"))
+    return sorted(path.stem for path in VARIANTS.glob("[a-z]*.py"))
+
+
+def precisions(variant: str) -> tuple[str, ...]:
+    """The precisions on which `variant` is measured: PRECISIONS of its file, which is read and not imported."""
+    try:
+        module = ast.parse((VARIANTS / f"{variant}.py").read_text())
+    except FileNotFoundError:  # another side of a comparison has it
+        return STANDARD
+    for node in module.body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "PRECISIONS":
+            return tuple(ast.literal_eval(node.value))
+    return STANDARD
 
 
 def choose(kind: str, name: str, known: Iterable[str]) -> None:
@@ -188,10 +238,15 @@ def sweep() -> list[str]:
 
 
 def chosen(variants: Iterable[str], name: str) -> list[Case]:
-    """Every case of `variants` that the profile `name` contains, what is left out on purpose left out."""
+    """Every case of `variants` that the profile `name` contains, each variant on its own precisions."""
     workloads = [workload for workload in [*WORKLOADS, *sweep()] if in_profile(workload, name)]
     found = [case(variant, workload, variants) for variant in variants for workload in workloads]
-    return [case for case in found if (case.variant, case.precision_name) not in OMITTED]
+    return [case for case in found if case.precision_name in precisions(case.variant)]
+
+
+def names() -> list[str]:
+    """Every case there is, of the working tree's variants."""
+    return [str(case) for case in chosen(variant_names(), "full")]
 
 
 def in_profile(workload: str, name: str) -> bool:

@@ -124,9 +124,11 @@ def held_arrays(step: HollowStep, found: graph.Graph) -> set[int]:
     `found` is the graph of the step's next call, which is made here.
     """
     last_stage = {array: kernel.stage for kernel in found.kernels for array in kernel.inputs}
+    results = set(found.after)
     watched = [
         (number, last_stage.get(number, len(found.stages) - 1), weakref.ref(array))
         for number, array in zip(found.before, graph.step_arrays(step), strict=True)
+        if number not in results  # an array that is written where it lies stays
     ]
     held: set[int] = set()
     stages = iter(range(len(found.stages)))

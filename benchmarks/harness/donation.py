@@ -97,6 +97,8 @@ def allocation(kernel: Kernel, nbytes: list[int | None], donation: Donation, fre
     new: dict[int, int] = {}
     given: set[int] = set()
     for output in kernel.outputs:
+        if output in kernel.inputs:
+            continue  # written where it lies
         size = nbytes[output] or 0
         giver = next((array for array in givers if nbytes[array] == size and array not in given), None)
         if giver is not None:

@@ -19,27 +19,57 @@ class Evaluation(NamedTuple):
     for_all: bool = False
 
 
+class Outside(NamedTuple):
+    """Work that MLX's graph does not contain (`adamw.outside`), done after as many evaluations as `stage` says."""
+
+    reads: list[mx.array]
+    writes: list[mx.array]
+    stage: int
+
+
+class HeldBack(NamedTuple):
+    """What was not done."""
+
+    evaluations: list[Evaluation]
+    outside: list[Outside]
+
+
 @contextmanager
-def held_back(observe: Callable[[], object] = lambda: None) -> Iterator[list[Evaluation]]:
-    """Evaluation turned off: what would be evaluated is collected, and `observe` is called. No profiler sees it."""
-    held: list[Evaluation] = []
+def held_back(observe: Callable[[], object] = lambda: None) -> Iterator[HeldBack]:
+    """Evaluation and work outside of MLX turned off: what would be done is collected. No profiler sees it.
+
+    `observe` is called in place of every evaluation.
+    """
+    held = HeldBack([], [])
     saved = mx.eval, mx.async_eval, mx.synchronize
+    outside = sys.modules.get("adamw.outside")  # the one that the variants of now have imported
+    run = getattr(outside, "run", None)
 
     def hold(waits: bool, for_all: bool = False) -> Callable[..., None]:
         def evaluate(*trees: Any) -> None:
             profiler = sys.getprofile()
             sys.setprofile(None)
-            held.append(Evaluation(waits, flat(trees), for_all))
+            held.evaluations.append(Evaluation(waits, flat(trees), for_all))
             observe()
             sys.setprofile(profiler)
 
         return evaluate
 
+    def note(work: object, arrays: Callable[[], tuple[list[mx.array], list[mx.array]]]) -> None:
+        profiler = sys.getprofile()
+        sys.setprofile(None)
+        held.outside.append(Outside(*arrays(), len(held.evaluations)))
+        sys.setprofile(profiler)
+
     mx.eval, mx.async_eval, mx.synchronize = hold(True), hold(False), hold(True, for_all=True)
+    if outside:
+        vars(outside)["run"] = note
     try:
         yield held
     finally:
         mx.eval, mx.async_eval, mx.synchronize = saved
+        if outside:
+            vars(outside)["run"] = run
 
 
 @contextmanager

@@ -34,6 +34,9 @@ CONSTANT_BYTES = 1024
 REDUCTIONS = frozenset({"Sum", "Prod", "Max", "Min", "And", "Or", "ArgReduce"})
 """Primitives whose result is taken for a scalar where MLX does not tell its shape."""
 
+OUTSIDE = "outside of MLX"
+"""The label of work that a variant does by itself, in its arrays' memory."""
+
 FAMILIES = {
     **dict.fromkeys(("Sum", "Prod", "Max", "Min", "And", "Or"), "Reduce"),
     **dict.fromkeys(("CumSum", "CumProd", "CumMax", "CumMin", "CumLogAddExp"), "Scan"),
@@ -62,7 +65,7 @@ class Kernel(NamedTuple):
 class Graph(NamedTuple):
     """The graph of one step.
 
-    kernels          in the order of the graph, views left out
+    kernels          in the order of the graph, views left out; after them the work outside of it
     nbytes           bytes of every array: 0 for a scalar, None where this MLX does not tell
     before, after    numbers of the arrays that a step reads (gradients, parameters, state) and makes
     shared           numbers of the arrays of which the graph takes a view
@@ -92,10 +95,10 @@ def read(step: Step, shapes: bool = True) -> Graph:
     """
     optimizer, gradients, parameters = step.optimizer, step.gradients, step.parameters
     before = step_arrays(step)
-    with undone(optimizer), held_back() as evaluations:
+    with undone(optimizer), held_back() as held:
         new_parameters = optimizer.apply_gradients(gradients, parameters)
         after = flat([new_parameters, optimizer.state])
-    evaluations.append(Evaluation(True, after))
+    evaluations = [*held.evaluations, Evaluation(True, after)]
     evaluated = [array for evaluation in evaluations for array in evaluation.arrays]
     text = dot.read([*before, *evaluated])
     number_before, number_evaluated = text.given[: len(before)], text.given[len(before) :]
@@ -110,6 +113,10 @@ def read(step: Step, shapes: bool = True) -> Graph:
         for node, stage, is_view in zip(text.nodes, stage_of_node, moves_nothing(text.nodes), strict=True)
         if not is_view and needed.intersection(node.outputs)
     ]
+    number = {id(array): place for array, place in zip(before, number_before, strict=True)}
+    for outside in held.outside:
+        reads, writes = ([number[id(array)] for array in leaves(arrays)] for arrays in (outside.reads, outside.writes))
+        kernels.append(Kernel(OUTSIDE, reads, writes, False, outside.stage))
     count = len(unfused.all) if unfused else None
     graph = Graph(kernels, nbytes, number_before, number_after, shared, stages, count)
     if unfused:
@@ -276,7 +283,7 @@ def check_agreement(graph: Graph, unfused: primitives.Primitives) -> None:
         )
     if any(kernel.is_fused for kernel in graph.kernels):
         return
-    shown = Counter(family_of(kernel.label) for kernel in graph.leaf_kernels)
+    shown = Counter(family_of(kernel.label) for kernel in graph.leaf_kernels if kernel.label != OUTSIDE)
     told = Counter(
         primitive.name
         for primitive in unfused.all

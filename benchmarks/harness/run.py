@@ -104,7 +104,7 @@ def counted(case: Case) -> Counters:
     try:
         return Counters(**json.loads(path.read_text()))
     except FileNotFoundError:
-        check_in_commit(case)
+        check_can_run(case)
     from benchmarks.harness.count import count
     from benchmarks.harness.measure import private_caches
 
@@ -132,7 +132,7 @@ def load(path: Path) -> Measurement | None:
 
 def measured(case: Case, path: Path) -> Measurement:
     """Measure `case` in this process and record the result, or the reason why there is none, in `path`."""
-    check_in_commit(case)
+    check_can_run(case)
     free = machine.free_bytes()
     if case.needed_bytes > free:
         skip(f"{case} needs {case.needed_bytes / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB are free")
@@ -165,18 +165,22 @@ def measured(case: Case, path: Path) -> Measurement:
     return measurement
 
 
-def check_in_commit(case: Case) -> None:
-    """Skip a case whose variant the commit under test does not have."""
+def check_can_run(case: Case) -> None:
+    """Skip a case whose variant the commit under test does not have, or that cannot run on this machine."""
     if case.variant not in adamw.names():
         skip(f"{case.variant} is not in this commit")
+    if reason := unavailable(case.variant):
+        skip(f"{case}: {reason}")
 
 
-def choose(variant: str, workload: str) -> Case:
-    """The case, if this run is to measure it; skipped if it is left out or not in the profile."""
-    case = cases.case(variant, workload)
-    reason = cases.OMITTED.get((variant, case.precision_name))
-    if reason:
-        skip(f"{case} is left out: {reason}")
-    if not cases.in_profile(workload, cases.profile()):
+def unavailable(variant: str) -> str | None:
+    """Why `variant` cannot run here; None if it can, or if the commit under test knows of no such reasons."""
+    return adamw.unavailable(variant) if hasattr(adamw, "unavailable") else None
+
+
+def choose(name: str) -> Case:
+    """The case called `name`, if this run is to measure it; skipped if it is not in the profile."""
+    case = cases.case(*name.split("/", 1))
+    if not cases.in_profile(case.workload, cases.profile()):
         skip(f"{case} is not in the profile {cases.profile()!r}")
     return case

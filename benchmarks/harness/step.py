@@ -39,8 +39,11 @@ class Step:
         self.gradients = self.fill(shapes, random, getattr(mx, precision.gradient))
         self.held = [self.fill(shapes, random, getattr(mx, precision.parameter))]
         self.optimizer = adamw.create(case.variant, learning_rate=LEARNING_RATE, bias_correction=case.bias_correction)
-        state_dtype = getattr(mx, precision.state)
-        self.optimizer.init(tree_map(lambda array: mx.zeros(array.shape, state_dtype), self.parameters))
+        if precision.state_is_the_variants:
+            self.optimizer.init(self.parameters)
+        else:
+            state_dtype = getattr(mx, precision.state)
+            self.optimizer.init(tree_map(lambda array: mx.zeros(array.shape, state_dtype), self.parameters))
         self.evaluate()
 
     def shapes(self, case: Case) -> Any:

@@ -45,13 +45,15 @@ def serve(lines: TextIO) -> Iterator[dict[str, Any]]:
     import adamw
     from benchmarks.harness import cases, donation, machine, primitives
     from benchmarks.harness.count import count
+    from benchmarks.harness.run import unavailable
 
     yield {
         "mlx": version("mlx"),
         "python": platform.python_version(),
         "backend": machine.backend(),
         "adamw": str(Path(adamw.__file__).parent.parent),
-        "variants": adamw.names(),
+        "variants": [name for name in adamw.names() if not unavailable(name)],
+        "unavailable": {name: reason for name in adamw.names() if (reason := unavailable(name))},
         "tells_primitives": primitives.available(),
         "donation": donation.measure()._asdict(),
     }

@@ -1,0 +1,238 @@
+"""One pass over w, g, m and v in the memory of MLX's arrays, on all cores: 7N bytes of traffic, nothing allocated.
+
+MLX's arrays cannot be changed, so this happens outside of MLX: a loop compiled by numba writes over their memory.
+"""
+
+import os
+import weakref
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from ctypes import addressof, c_char
+from functools import cache, partial
+from itertools import count
+from sys import getrefcount
+from typing import Any, NamedTuple
+
+import mlx.core as mx
+import numpy as np
+from mlx.utils import tree_map
+
+from adamw import outside
+from adamw.base import CompiledAdamW, Unavailable
+
+try:
+    from adamw import loops
+except ModuleNotFoundError:
+    loops = None  # type: ignore[assignment]
+
+LOOPED = frozenset({mx.float32, mx.bfloat16, mx.float16})
+
+CHUNKS_A_THREAD = 8
+"""So that a thread on a slow core takes fewer chunks, not longer."""
+
+SMALLEST_CHUNK = 2**15
+"""Elements; handing fewer to another thread takes longer than updating them."""
+
+Place = tuple[mx.array, mx.array, dict]
+"""A leaf in one step: its gradient, its parameter, its state."""
+
+
+class Own(NamedTuple):
+    """The arrays of one leaf that the optimizer made itself, so that their memory is nobody else's; and where they lie.
+
+    row  the addresses of w, m and v, and the number of elements
+    """
+
+    parameter: weakref.ref
+    m: mx.array
+    v: mx.array
+    row: tuple[int, int, int, int]
+
+
+class AdamW(CompiledAdamW):
+    """`mlx.optimizers.AdamW` that updates parameters and state where they lie. It mutates arrays.
+
+    The arrays that a step returns, and those in `state`, are the optimizer's own: the next step writes over them, so
+    nobody else may hold them and expect them to stay. What can be seen of that is prevented: if a Python variable or
+    another container holds one of a leaf's arrays, the leaf is copied and the copy is updated, at the price of its
+    memory. What cannot be seen: whatever was made of such an array's memory (`reshape`, a slice, a NumPy view, a graph
+    that is not evaluated yet) changes with it. Arrays that come from elsewhere are copied once and stay as they are.
+
+    Let `update(model, gradients)` replace the model's parameters, or give the tree away
+    (`tree = optimizer.apply_gradients(gradients, trees.pop())`).
+
+    It evaluates the gradients and waits for the device inside `apply_gradients` and `update`, and cannot be traced by
+    `mx.compile` or `mx.grad`. The arithmetic is float32, whatever the dtypes are; a step in which a leaf has another
+    dtype than float32, bfloat16 or float16 is upstream's. It needs numba, and memory that the CPU shares with MLX's
+    device.
+
+    Args:
+        threads (int): default all cores.
+    """
+
+    kernels_a_leaf = (0, 0)
+    evaluates_itself = True
+
+    def __init__(self, *args: Any, threads: int | None = None, **hyper_parameters: Any) -> None:
+        if reason := self.unavailable():
+            raise Unavailable(reason)
+        if threads is not None and threads <= 0:
+            raise ValueError(f"AdamW threads should be >0, {threads} was provided instead")
+        super().__init__(*args, **hyper_parameters)
+        self.threads = threads or os.cpu_count() or 1
+        self._own: dict[int, Own] = {}
+
+    @staticmethod
+    def unavailable() -> str | None:
+        if loops is None:
+            return "inplace needs numba; install adamw[inplace]"
+        if mx.default_device() != mx.Device(mx.cpu) and not mx.metal.is_available():
+            return "inplace needs memory that CPU and GPU share, as on Apple silicon; use another variant"
+        return None
+
+    def apply_gradients(self, gradients: Any, parameters: Any) -> Any:
+        self.prepare(gradients)
+        places: list[Place] = []
+
+        def place(gradient: mx.array, parameter: mx.array, state: dict) -> mx.array:
+            places.append((gradient, parameter, state))
+            return parameter
+
+        updated = tree_map(place, gradients, parameters, self.state)
+        if not (self.updates_leaves_itself and all(can_be_looped_over(*place) for place in places)):
+            return super().apply_gradients(gradients, parameters)
+        mx.eval(gradients, self.learning_rate)
+        mx.synchronize()  # whatever still reads the old arrays
+        self.count_step()
+        copies: dict[int, mx.array] = {}
+        outside.run(lambda: self._update(places, copies), lambda: arrays(places))
+        return with_copies(updated, copies) if copies else updated
+
+    def _update(self, places: list[Place], copies: dict[int, mx.array]) -> None:
+        """Update every leaf where it lies. `copies` receives the new parameter of every place that was copied."""
+        groups: dict[tuple, list[tuple]] = {}
+        contiguous: list[mx.array] = []
+        for number, own in enumerate(self._owned(places, copies)):
+            gradient, parameter, _ = places[number]
+            try:
+                at = address(gradient)
+            except TypeError:
+                contiguous.append(evaluated(mx.contiguous(gradient)))
+                at = address(contiguous[-1])
+            groups.setdefault((parameter.dtype, gradient.dtype, own.m.dtype), []).append((at, *own.row))
+        scalars = self._scalars()
+        for dtypes, rows in groups.items():
+            loop, table = loops.loop(*map(name, dtypes)), np.array(rows, np.int64)
+            each(self.threads, partial(loop, table, scalars), chunks(table[:, -1], self.threads))
+
+    def _owned(self, places: list[Place], copies: dict[int, mx.array]) -> list[Own]:
+        """Every leaf's own arrays: those it has, if nobody else holds them, or copies."""
+        parameter_alone, moment_alone = alone()
+        owned = []
+        for number, (_, parameter, state) in enumerate(places):
+            own = self._own.get(id(parameter))
+            if (
+                own is None
+                or own.parameter() is not parameter
+                or own.m is not state["m"]
+                or own.v is not state["v"]
+                or getrefcount(parameter) > parameter_alone
+                or getrefcount(own.m) > moment_alone
+                or getrefcount(own.v) > moment_alone
+            ):
+                copies[number], own = self._copied(parameter, state)
+            owned.append(own)
+        return owned
+
+    def _copied(self, parameter: mx.array, state: dict) -> tuple[mx.array, Own]:
+        """A copy of the parameter, and what is known of it; the moments in `state` are replaced by copies."""
+        copy, m, v = (evaluated(mx.array(array)) for array in (parameter, state["m"], state["v"]))
+        state["m"], state["v"] = m, v
+        all_own, key = self._own, id(copy)
+        known = weakref.ref(copy, lambda _: all_own.pop(key, None))
+        all_own[key] = Own(known, m, v, (address(copy), address(m), address(v), copy.size))
+        return copy, all_own[key]
+
+    def _scalars(self) -> np.ndarray:
+        """This step's scalars, as `loops.loop` takes them."""
+        b1, b2, eps, weight_decay, bias_correction = self.constants
+        rate, step = self.learning_rate.item(), self.step.item()
+        decay, scale = 1 - rate * weight_decay, 1.0
+        if bias_correction:
+            rate, scale = rate / (1 - b1**step), (1 - b2**step) ** -0.5
+        return np.array([b1, 1 - b1, b2, 1 - b2, eps, decay, rate, scale], np.float32)
+
+    def __getstate__(self) -> dict:
+        """A copy's arrays share memory with this optimizer's: from now on neither has arrays of its own."""
+        self._own.clear()
+        return super().__getstate__()
+
+
+@cache
+def alone() -> tuple[int, int]:
+    """What `getrefcount` says, where `_owned` asks it, of a parameter and a moment that nobody else holds."""
+    array, moment = mx.array(0.0), mx.array(0.0)
+    callers_tree, updated, places = [array], [array], [(None, array, {"m": moment})]
+    own = Own(None, moment, None, None)  # type: ignore[arg-type]
+    del array, moment
+    for _, parameter, _state in places:
+        counts = getrefcount(parameter), getrefcount(own.m)
+    del callers_tree, updated
+    return counts
+
+
+def can_be_looped_over(gradient: mx.array, parameter: mx.array, state: dict) -> bool:
+    m = state["m"]
+    same_shape = gradient.shape == parameter.shape == m.shape
+    return same_shape and gradient.dtype in LOOPED and parameter.dtype in LOOPED and m.dtype in LOOPED
+
+
+def name(dtype: mx.Dtype) -> str:
+    return str(dtype).removeprefix("mlx.core.")
+
+
+def evaluated(array: mx.array) -> mx.array:
+    mx.eval(array)
+    return array
+
+
+def arrays(places: list[Place]) -> tuple[list[mx.array], list[mx.array]]:
+    """What a step reads and what it writes."""
+    written = [array for _, parameter, state in places for array in (parameter, state["m"], state["v"])]
+    return [*written, *(gradient for gradient, _, _ in places)], written
+
+
+def with_copies(tree: Any, copies: dict[int, mx.array]) -> Any:
+    """`tree` with the arrays `copies` in the places of these numbers."""
+    number = count()
+    return tree_map(lambda array: copies.get(next(number), array), tree)
+
+
+def address(array: mx.array) -> int:
+    """Where the elements of an evaluated array lie. Raises TypeError if they do not lie in order."""
+    return addressof(c_char.from_buffer(array)) if array.size else 0  # type: ignore[arg-type]
+
+
+def chunks(sizes: np.ndarray, threads: int) -> Iterator[tuple[int, int, int]]:
+    """All elements of leaves of these sizes in pieces of about one size: (first leaf, element in it, elements)."""
+    ends = np.cumsum(sizes)
+    total = int(ends[-1])
+    length = max(SMALLEST_CHUNK, -(-total // (threads * CHUNKS_A_THREAD) // 64) * 64)
+    for start in range(0, total, length):
+        leaf = int(np.searchsorted(ends, start, side="right"))
+        yield leaf, start - int(ends[leaf] - sizes[leaf]), min(length, total - start)
+
+
+def each(threads: int, work: Callable[..., None], parts: Iterator[tuple[int, int, int]]) -> None:
+    """Call `work` with every part, on `threads` threads at once."""
+    waiting = list(parts)
+    if threads == 1 or len(waiting) == 1:
+        for part in waiting:
+            work(*part)
+    else:
+        list(pool(threads).map(lambda part: work(*part), waiting))
+
+
+@cache
+def pool(threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads, thread_name_prefix="adamw")

@@ -1,0 +1,257 @@
+"""`inplace` writes where the arrays lie, but never into an array that somebody else can be seen to hold."""
+
+import copy
+import itertools
+import os
+import subprocess
+import sys
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from mlx.utils import tree_map
+
+import adamw
+from adamw import reference
+from adamw.base import Unavailable
+from adamw.variants import inplace
+from benchmarks.harness import cases
+from benchmarks.harness.count import count
+
+pytest.importorskip("numba")
+from adamw import loops
+
+SETTINGS = {"learning_rate": 1e-2, "bias_correction": True}
+UNIT = {"float32": 2**-24, "bfloat16": 2**-8, "float16": 2**-11}
+"""Half the distance between two neighbours, relative: what one rounding may cost."""
+
+
+def random_leaf(size: int, dtype: str, seed: int = 0) -> mx.array:
+    random = np.random.default_rng(seed)
+    values = random.uniform(0.5, 1.5, size) * random.choice([-1.0, 1.0], size)
+    return mx.array(values.astype(np.float32)).astype(getattr(mx, dtype))
+
+
+def float64(array: mx.array) -> np.ndarray:
+    return np.array(array.astype(mx.float32)).astype(np.float64)
+
+
+@pytest.mark.parametrize("size", [0, 1, 7, 2**20 + 3])
+@pytest.mark.parametrize(
+    ("parameter", "gradient", "state"),
+    [("float32",) * 3, ("bfloat16",) * 3, ("float16",) * 3, ("bfloat16", "bfloat16", "float32"),
+     ("float32", "bfloat16", "float32"), ("bfloat16", "float32", "float32"), ("float16", "float32", "bfloat16")],
+)  # fmt: skip
+def test_a_step_is_float32_arithmetic_and_one_rounding(parameter, gradient, state, size):
+    optimizer = adamw.create("inplace", **SETTINGS)
+    w, g, m = random_leaf(size, parameter), random_leaf(size, gradient, 1), random_leaf(size, state, 2)
+    v = mx.abs(random_leaf(size, state, 3))
+    optimizer.init({"a": mx.zeros((size,))})
+    optimizer.state["a"] = {"m": m, "v": v}
+    expected = reference.step(
+        reference.Leaf(float64(w), float64(m), float64(v)), float64(g), 1, learning_rate=1e-2, bias_correction=True
+    )
+    updated = optimizer.apply_gradients({"a": g}, {"a": w})["a"]
+    for array, ideal in zip((updated, *optimizer.state["a"].values()), expected, strict=True):
+        unit = UNIT[str(array.dtype).removeprefix("mlx.core.")]
+        # m' may be a small difference of large terms: its float32 arithmetic counts against those
+        np.testing.assert_allclose(float64(array), ideal, rtol=unit * 1.01, atol=2**-20)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_half_precision_is_read_and_rounded_as_mlx_does(dtype):
+    patterns = np.arange(2**16, dtype=np.uint16)
+    halves = mx.array(patterns).view(getattr(mx, dtype))
+    widened = np.array([loops.LOAD[dtype](pattern) for pattern in patterns], np.float32)
+    np.testing.assert_array_equal(widened, np.array(halves.astype(mx.float32)))
+    random = np.random.default_rng(0)
+    between = widened[np.isfinite(widened)].astype(np.float64)
+    ties = ((between[:-1] + between[1:]) / 2).astype(np.float32)
+    floats = np.concatenate(
+        [ties, random.normal(size=10_000).astype(np.float32), [np.inf, -np.inf, 3e38, -3e38, 1e-40]]
+    )
+    floats = floats.astype(np.float32)
+    stored = np.array([loops.STORE[dtype](value) for value in floats], np.uint16)
+    np.testing.assert_array_equal(stored, np.array(mx.array(floats).astype(getattr(mx, dtype)).view(mx.uint16)))
+    assert np.isnan(loops.LOAD[dtype](loops.STORE[dtype](np.float32("nan"))))
+
+
+def tree(seed: int = 0) -> Any:
+    return {"a": random_leaf(1000, "float32", seed), "b": [random_leaf(7, "float32", seed + 1)]}
+
+
+def stepped(optimizer: Any, parameters: Any, steps: int = 1) -> Any:
+    held = [parameters]
+    del parameters
+    for _ in range(steps):
+        held.append(optimizer.apply_gradients(tree(5), held.pop()))
+    return held.pop()
+
+
+def test_the_arrays_stay_the_same_and_nothing_is_allocated():
+    optimizer = adamw.create("inplace", **SETTINGS)
+    held = [stepped(optimizer, tree())]
+    before = {id(held[0]["a"]), id(held[0]["b"][0]), id(optimizer.state["a"]["m"]), id(optimizer.state["b"][0]["v"])}
+    values = np.array(held[0]["a"])
+    gradients = tree(5)
+    mx.eval(gradients)
+    mx.synchronize()
+    active = mx.get_active_memory()
+    mx.reset_peak_memory()
+    held.append(optimizer.apply_gradients(gradients, held.pop()))
+    assert max(mx.get_peak_memory(), mx.get_active_memory()) - active < 1000
+    assert before == {
+        id(held[0]["a"]), id(held[0]["b"][0]), id(optimizer.state["a"]["m"]), id(optimizer.state["b"][0]["v"])
+    }  # fmt: skip
+    assert (np.array(held[0]["a"]) != values).all()
+
+
+@pytest.mark.parametrize("hold", ["parameter", "m", "v"])
+def test_what_somebody_holds_is_not_written_over(hold):
+    optimizer, twin = (adamw.create("inplace", **SETTINGS) for _ in range(2))
+    held, expected = [stepped(optimizer, tree())], stepped(twin, tree(), steps=2)
+    kept = {
+        "parameter": lambda: held[0]["a"],
+        "m": lambda: optimizer.state["a"]["m"],
+        "v": lambda: optimizer.state["a"]["v"],
+    }[hold]()
+    before = np.array(kept)
+    held.append(optimizer.apply_gradients(tree(5), held.pop()))
+    np.testing.assert_array_equal(np.array(held[0]["a"]), np.array(expected["a"]))
+    np.testing.assert_array_equal(np.array(kept), before)
+
+
+def test_the_callers_first_arrays_are_never_written_over():
+    parameters = tree()
+    before = np.array(parameters["a"])
+    stepped(adamw.create("inplace", **SETTINGS), parameters, steps=3)
+    np.testing.assert_array_equal(np.array(parameters["a"]), before)
+
+
+@pytest.mark.parametrize("first", ["original", "copy"])
+def test_a_copied_optimizer_shares_no_memory(first):
+    optimizer = adamw.create("inplace", **SETTINGS)
+    parameters = stepped(optimizer, tree())
+    twin = copy.deepcopy(optimizer)
+    m = np.array(twin.state["a"]["m"])
+    one, other = (optimizer, twin) if first == "original" else (twin, optimizer)
+    stepped(one, tree_map(mx.array, parameters))
+    np.testing.assert_array_equal(np.array(other.state["a"]["m"]), m)
+
+
+def test_a_gradient_that_does_not_lie_in_order():
+    gradient = mx.arange(12, dtype=mx.float32).reshape(3, 4)
+    results = []
+    for turned in (gradient.T, mx.contiguous(gradient.T)):
+        optimizer = adamw.create("inplace", learning_rate=1e-2)
+        results.append(np.array(optimizer.apply_gradients({"a": turned}, {"a": mx.ones((4, 3))})["a"]))
+    np.testing.assert_array_equal(*results)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_any_number_of_threads_gives_the_same(threads, monkeypatch):
+    monkeypatch.setattr(inplace, "SMALLEST_CHUNK", 64)
+    expected = stepped(adamw.create("inplace", **SETTINGS, threads=1), tree(), steps=3)
+    actual = stepped(adamw.create("inplace", **SETTINGS, threads=threads), tree(), steps=3)
+    np.testing.assert_array_equal(np.array(actual["a"]), np.array(expected["a"]))
+
+
+@pytest.mark.parametrize(("sizes", "threads"), [([1], 2), ([5, 0, 3], 1), ([100_000, 1, 70_000], 2), ([2**20 + 3], 3)])
+def test_chunks_cover_every_element_once(sizes, threads):
+    seen = [np.zeros(size, int) for size in sizes]
+    for leaf, begin, length in inplace.chunks(np.array(sizes), threads):
+        while length:
+            part = seen[leaf][begin : begin + length]
+            part += 1
+            length -= len(part)
+            leaf, begin = leaf + 1, 0
+    assert all((one == 1).all() for one in seen)
+
+
+def test_threads_must_be_positive():
+    with pytest.raises(ValueError, match="threads should be >0, 0 was"):
+        adamw.create("inplace", learning_rate=1e-2, threads=0)
+
+
+def test_without_numba_it_says_what_to_install(monkeypatch):
+    monkeypatch.setattr(inplace, "loops", None)
+    assert adamw.unavailable("inplace") == "inplace needs numba; install adamw[inplace]"
+    with pytest.raises(Unavailable, match=r"install adamw\[inplace\]"):
+        adamw.create("inplace", learning_rate=1e-2)
+
+
+def test_nothing_else_needs_numba():
+    code = (
+        "import sys; sys.modules['numba'] = None; import adamw;"
+        "print([name for name in adamw.names() if adamw.unavailable(name)])"
+    )
+    environment = os.environ | {"PYTHONPATH": os.getcwd()}
+    assert "inplace" in subprocess.check_output([sys.executable, "-c", code], text=True, env=environment)
+
+
+class Recorded:
+    """A leaf's memory that notes what is read and what is written, element by element."""
+
+    def __init__(self, size: int) -> None:
+        self.values, self.read, self.written = np.ones(size, np.float32), np.zeros(size, int), np.zeros(size, int)
+        self.offset = 0
+
+    def __getitem__(self, key: Any) -> Any:
+        if isinstance(key, slice):
+            part = copy.copy(self)
+            part.values, part.read, part.written = self.values[key], self.read[key], self.written[key]
+            return part
+        self.read[key] += 1
+        return self.values[key]
+
+    def __setitem__(self, key: int, value: float) -> None:
+        self.written[key] += 1
+        self.values[key] = value
+
+
+def test_the_loop_moves_the_bytes_that_are_counted(monkeypatch):
+    """The very source that numba compiles, run on memory that counts: 4 reads and 3 writes an element."""
+    size = 10
+    memory = [Recorded(size) for _ in range(4)]  # gradient, parameter, m, v
+    monkeypatch.setattr(loops, "pointer", lambda address: address)
+    monkeypatch.setattr(loops, "carray", lambda address, shape, dtype: memory[address])
+    source = loops.loop.__wrapped__("float32", "float32", "float32").py_func
+    source(np.array([[0, 1, 2, 3, size]]), np.ones(8, np.float32), 0, 0, size)
+    for one, name in zip(memory, loops.COLUMNS, strict=False):
+        assert (one.read == 1).all()
+        assert (one.written == (0 if name == "gradient" else 1)).all()
+
+
+@pytest.mark.parametrize("workload", ["float32/nested", "bfloat16/two_leaves", "mixed/resnet50"])
+def test_it_moves_the_least_and_peaks_at_what_must_be_resident(workload):
+    case = cases.case("inplace", workload)
+    found = count(case)
+    assert found.modelled_bytes == case.ideal_bytes
+    assert found.peak_bytes == case.resident_bytes
+    assert (found.kernels, found.fused_kernels, found.temporaries, found.held_arrays, found.kept_arrays) == (
+        1,
+        0,
+        0,
+        0,
+        0,
+    )
+    assert (found.wrong_results, found.graph_growth, found.memory_growth) == (0, 0, 0)
+
+
+def test_counting_writes_into_no_memory():
+    """The counted arrays have no memory of their size: the loop would run over whatever lies behind them."""
+    case = cases.case("inplace", "float32/leaf_67108864")
+    before = mx.get_active_memory()
+    count(case)
+    assert mx.get_active_memory() - before < 2**20
+
+
+def test_leaves_are_told_apart():
+    parameters = {str(number): mx.full((3,), float(number)) for number in range(50)}
+    gradients = {str(number): mx.full((3,), 0.1 * number) for number in range(50)}
+    optimizer = adamw.create("inplace", learning_rate=0.0, betas=[0.0, 0.0])
+    updated = optimizer.apply_gradients(gradients, parameters)
+    for number, key in itertools.product(range(50), range(3)):
+        assert updated[str(number)][key].item() == number
+        assert optimizer.state[str(number)]["m"][key].item() == pytest.approx(0.1 * number)
