@@ -133,3 +133,17 @@ def new_parameter(parameter: mx.array, m: mx.array, v: mx.array, rates: Rates, e
     decay, rate, *scale = rates
     root = mx.sqrt(v) * scale[0] if scale else mx.sqrt(v)
     return (parameter * decay - rate * m / (root + eps)).astype(parameter.dtype)
+
+
+def _fused_leaf(
+    gradient: mx.array, parameter: mx.array, m: mx.array, v: mx.array, rates: Rates, constants: Constants
+) -> tuple[mx.array, mx.array, mx.array]:
+    b1, b2, eps, *_ = constants  # by place: before 0.31 MLX makes a plain tuple of it
+    m = first_moment(gradient, m, b1)
+    v = second_moment(gradient, v, b2)
+    return new_parameter(parameter, m, v, rates, eps), m, v
+
+
+# One kernel with three outputs: the new parameter, m and v. Not shapeless: the broadcasts that a shapeless trace adds
+# exceed MLX's limit of depth, and it fuses 2 or 3 kernels where this makes one. The price is a trace for every shape.
+fused_leaf = mx.compile(_fused_leaf)

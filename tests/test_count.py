@@ -37,6 +37,7 @@ FLOAT32 = cases.case("compiled", "float32/nested")
         ("split", "float32/nested", 3, 10, 0, 4),
         ("split", "float32/two_leaves/bias_correction", 3, 10, 0, 4),
         ("windowed", "float32/nested", 1, 7, 0, 7),
+        ("flat", "float32/two_leaves", 1, 7, 0, 7),
         ("windowed", "float32/two_leaves", 3, 10, 0, 4),  # leaves larger than its window
     ],
 )

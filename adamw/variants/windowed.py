@@ -11,7 +11,7 @@ from typing import Any
 
 import mlx.core as mx
 
-from adamw.base import CompiledAdamW, Constants, Rates, first_moment, matching, new_parameter, second_moment
+from adamw.base import CompiledAdamW, Constants, Rates, fused_leaf, matching
 from adamw.variants.split import update_leaf
 
 DEFAULT_WINDOW = 16 * 2**20
@@ -102,20 +102,6 @@ class AdamW(CompiledAdamW):
             leaf.parameter, state["m"], state["v"] = fused_leaf(
                 gradient, parameter, state["m"], state["v"], rates, constants
             )
-
-
-def _fused_leaf(
-    gradient: mx.array, parameter: mx.array, m: mx.array, v: mx.array, rates: Rates, constants: Constants
-) -> tuple[mx.array, mx.array, mx.array]:
-    b1, b2, eps, *_ = constants  # by place: before 0.31 MLX makes a plain tuple of it
-    m = first_moment(gradient, m, b1)
-    v = second_moment(gradient, v, b2)
-    return new_parameter(parameter, m, v, rates, eps), m, v
-
-
-# Not shapeless: the broadcasts that a shapeless trace adds exceed MLX's limit of depth, and it fuses 2 or 3 kernels
-# where this makes one. The price is a trace for every distinct shape.
-fused_leaf = mx.compile(_fused_leaf)
 
 
 def editable(tree: Any) -> Any:

@@ -179,6 +179,10 @@ def sizes(
         for number, name in zip([*before, *after], unfused.inputs + unfused.outputs, strict=True):
             places[number].add(name)
     shared: set[int] = set()
+    read_by: list[set[str]] = [set() for _ in range(text.arrays)]
+    for node in text.nodes:
+        for array in node.inputs:
+            read_by[array].update([] if node.is_fused else [family_of(node.label)])
     for node in text.nodes:
         leaves = [array for array in node.inputs if nbytes[array] != 0]
         if node.label in VIEWS:
@@ -187,7 +191,9 @@ def sizes(
             if array in known or (node.label in VIEWS and not leaves):
                 continue
             if unfused:
-                places[array] = counterparts(node, position, places, unfused) if leaves else made(node, unfused)
+                places[array] = (
+                    counterparts(node, position, places, unfused, read_by[array]) if leaves else made(node, unfused)
+                )
                 nbytes[array] = max((unfused.nbytes[name] for name in places[array]), default=0)
             elif node.label in MAKERS or (leaves and node.label not in REDUCTIONS):
                 nbytes[array] = None
@@ -212,13 +218,16 @@ def settled(array: int, node: dot.Node, places: list[set[str]], unfused: primiti
     return max(unfused.nbytes[name] for name in places[array])
 
 
-def counterparts(node: dot.Node, position: int, places: list[set[str]], unfused: primitives.Primitives) -> set[str]:
-    """The arrays before fusion that the output number `position` of `node` can be."""
+def counterparts(
+    node: dot.Node, position: int, places: list[set[str]], unfused: primitives.Primitives, read_by: set[str]
+) -> set[str]:
+    """The arrays before fusion that the output number `position` of `node`, which those primitives read, can be."""
     anchor = next(array for array in node.inputs if places[array]) if any(places[i] for i in node.inputs) else None
     if anchor is None:
         raise Disagreement(f"MLX's graph has a kernel {node.label} on arrays that its primitives do not show")
     if node.is_fused:
         found = set().union(*(unfused.descendants(name) for name in places[anchor]))
+        found = {name for name in found if read_by <= {one.name for one in unfused.consumers[name]}} or found
         widest = max((unfused.nbytes[name] for name in found), default=0)
         return {name for name in found if unfused.nbytes[name] == widest}
     family = family_of(node.label)
