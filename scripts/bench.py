@@ -39,7 +39,10 @@ exit codes: 0 everything measured, 1 a case failed (the table says which), 2 err
 def selection(profile: str) -> list[str]:
     """asv's --bench expressions for `profile`: what does not match costs nothing, not even a process."""
     workloads = [re.escape(name) for name in [*cases.WORKLOADS, *cases.sweep()] if cases.in_profile(name, profile)]
-    return [rf"\('[^/]+/({'|'.join(workloads)})'\)$", r"^controls\."]
+    precisions = sorted({name.partition("/")[0] for name in workloads})
+    figure = "track_after_2000" if profile == "quick" else "track_"  # the one that the table shows
+    long_run = rf"^accuracy\.LongRun\.{figure}.*\('[^/]+/({'|'.join(precisions)})'\)$"
+    return [rf"\('[^/]+/({'|'.join(workloads)})'\)$", long_run, r"^controls\."]
 
 
 def expected(profile: str) -> int:

@@ -6,7 +6,18 @@ from pathlib import Path
 from benchmarks.harness.files import write_whole
 from benchmarks.harness.ledger import VARIABLE, Entry, read
 
-__all__ = ["VARIABLE", "Entry", "by_case", "failures", "finished", "machine", "merge", "read", "with_ceiling"]
+__all__ = [
+    "VARIABLE",
+    "Entry",
+    "by_case",
+    "failures",
+    "finished",
+    "long_run_errors",
+    "machine",
+    "merge",
+    "read",
+    "with_ceiling",
+]
 
 DIED = "the process that measured it died: out of memory, a crash, or asv's time-out"
 
@@ -23,6 +34,11 @@ def by_case(entries: list[Entry]) -> dict[str, list[Entry]]:
         if entry["what"] == "case":
             measured.setdefault(entry["case"], []).append(entry)
     return measured
+
+
+def long_run_errors(entries: list[Entry]) -> dict[str, float]:
+    """The error after 2000 steps, by variant/precision."""
+    return {entry["case"]: entry["accuracy"]["after_2000"] for entry in entries if entry["what"] == "accuracy"}
 
 
 def finished(entries: list[Entry]) -> list[str]:

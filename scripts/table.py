@@ -1,6 +1,7 @@
 """Print what was measured: milliseconds, GB/s, % of the ceiling, peak over ideal and error of every case."""
 
 import argparse
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,7 @@ class Report:
         self.machine_name = path.parent.name
         entries = ledger.read(path)
         self.cases = ledger.by_case(entries)
+        self.long_run_errors = ledger.long_run_errors(entries)
         self.failures = ledger.failures(entries)
         host = ledger.machine(entries)
         if not host:
@@ -69,7 +71,10 @@ class Report:
 
     def frame(self) -> pd.DataFrame:
         """A row a case, in the order of the workloads. GB/s are ideal bytes over median seconds."""
-        rows = [row(case, entries, self.host["machine"]) for case, entries in self.cases.items()]
+        rows = []
+        for case, entries in self.cases.items():
+            long_run = self.long_run_errors.get("/".join(case.split("/")[:2]))
+            rows.append(row(case, entries, self.host["machine"]) | {"long_run_error": long_run})
         order = {name: place for place, name in enumerate(cases.WORKLOADS)}
         rows.sort(key=lambda row: (order.get(row["workload"], len(order)), row["parameters"], row["variant"]))
         return pd.DataFrame(rows)
@@ -113,7 +118,7 @@ def table(report: Report) -> Table:
     shown = Table(box=None, pad_edge=False, header_style="bold")
     shown.add_column("\nworkload", no_wrap=True)
     shown.add_column("\nvariant", no_wrap=True)
-    for heading in ("\nms", "\n± %", "\nGB/s", "% of\nceiling", "peak/\nideal", "\nerror"):
+    for heading in ("\nms", "\n± %", "\nGB/s", "% of\nceiling", "peak/\nideal", "\nerror", "in 2000\nsteps"):
         shown.add_column(heading, justify="right", no_wrap=True)
     shown.add_column("\nnote", max_width=NOTE_WIDTH)
     last = ""
@@ -131,6 +136,7 @@ def table(report: Report) -> Table:
             f"{case.ceiling_fraction:.1%}".rstrip("%"),
             f"{case.peak_ratio:.2f}",
             f"{case.error:.0e}",
+            "" if case.long_run_error is None or math.isnan(case.long_run_error) else f"{case.long_run_error:.0e}",
             case.notes,
         )
         last = case.workload

@@ -56,7 +56,10 @@ def test_pins_are_plain_versions(pins):
 
 @pytest.mark.parametrize(
     ("platform", "packages"),
-    [("linux", {"mlx", "mlx-cpu", "numba", "numpy", "psutil"}), ("darwin", {"mlx", "numba", "numpy", "psutil"})],
+    [
+        ("linux", {"mlx", "mlx-cpu", "numba", "numpy", "psutil", "scikit-learn"}),
+        ("darwin", {"mlx", "numba", "numpy", "psutil", "scikit-learn"}),
+    ],
 )
 def test_one_environment_with_the_platforms_backend(platform, packages, monkeypatch):
     monkeypatch.setattr("sys.platform", platform)

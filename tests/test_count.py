@@ -78,7 +78,7 @@ def test_mlx_peaks_as_high_as_counted_where_it_cannot_wait_and_never_higher(vari
         step = Step(case)
         step()
         step()
-        measured = measure_memory(step).peak
+        measured = max(measure_memory(step).peak for _ in range(5))  # under load it may wait now and then
         assert measured <= count(case).peak_bytes + 2**12
         assert measured >= 0.9 * count(case).peak_bytes
 

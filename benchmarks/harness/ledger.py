@@ -6,6 +6,7 @@ ceiling it is held against, load, and every sample. Entries, by `what`:
     machine  what a run measured on: machine, settings, ceiling, launch costs
     started  a case is about to be measured; alone, it says that the process died
     case     a case was measured
+    accuracy a variant was measured in a precision, over many steps
     failure  a case could not be measured, and why
 """
 

@@ -22,7 +22,9 @@ from benchmarks.harness.files import write_whole
 from benchmarks.harness.measurement import Measurement
 
 if TYPE_CHECKING:
-    from benchmarks.harness.roofline import Roofline  # which needs MLX: most processes only read a figure
+    # which need MLX: most processes only read a figure
+    from benchmarks.harness.accuracy import Accuracy
+    from benchmarks.harness.roofline import Roofline
 
 DONATES = Path("donates.json")
 """What the run measured of donation, beside its measurements."""
@@ -104,7 +106,7 @@ def counted(case: Case) -> Counters:
     try:
         return Counters(**json.loads(path.read_text()))
     except FileNotFoundError:
-        check_can_run(case)
+        check_can_run(case.variant)
     from benchmarks.harness.count import count
     from benchmarks.harness.measure import private_caches
 
@@ -112,6 +114,24 @@ def counted(case: Case) -> Counters:
         work = count(case, donates())
     write_whole(path, json.dumps(work._asdict()))
     return work
+
+
+def accuracy(variant: str, precision: str) -> "Accuracy":
+    """The long-run accuracy of `variant` in `precision`: measured once a run, which takes a second or two."""
+    from benchmarks.harness import accuracy
+
+    path = Path(f"{variant}-{precision}.accuracy.json")
+    try:
+        return accuracy.Accuracy(**json.loads(path.read_text()))
+    except FileNotFoundError:
+        check_can_run(variant)
+    from benchmarks.harness.measure import private_caches
+
+    with private_caches():
+        found = accuracy.measure(variant, precision)
+    write_whole(path, json.dumps(found._asdict()))
+    ledger.append({"what": "accuracy", "case": f"{variant}/{precision}", "accuracy": found._asdict()})
+    return found
 
 
 def paths(case: Case) -> tuple[Path, Path]:
@@ -132,7 +152,7 @@ def load(path: Path) -> Measurement | None:
 
 def measured(case: Case, path: Path) -> Measurement:
     """Measure `case` in this process and record the result, or the reason why there is none, in `path`."""
-    check_can_run(case)
+    check_can_run(case.variant)
     free = machine.free_bytes()
     if case.needed_bytes > free:
         skip(f"{case} needs {case.needed_bytes / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB are free")
@@ -165,12 +185,12 @@ def measured(case: Case, path: Path) -> Measurement:
     return measurement
 
 
-def check_can_run(case: Case) -> None:
-    """Skip a case whose variant the commit under test does not have, or that cannot run on this machine."""
-    if case.variant not in adamw.names():
-        skip(f"{case.variant} is not in this commit")
-    if reason := unavailable(case.variant):
-        skip(f"{case}: {reason}")
+def check_can_run(variant: str) -> None:
+    """Skip what needs a variant that the commit under test does not have, or that cannot run on this machine."""
+    if variant not in adamw.names():
+        skip(f"{variant} is not in this commit")
+    if reason := unavailable(variant):
+        skip(reason)
 
 
 def unavailable(variant: str) -> str | None:
