@@ -7,6 +7,10 @@ import mlx.optimizers
 from mlx.utils import tree_map
 
 
+class Unavailable(RuntimeError):
+    """This variant cannot run on this machine; the message says why and what to do."""
+
+
 class Constants(NamedTuple):
     """The hyper-parameters that a compiled update contains as literals.
 
