@@ -19,9 +19,6 @@ READ = ("w", "g", "m", "v")
 WRITTEN = {"w": "W", "m": "M", "v": "V"}
 """What is written of a leaf, and the names of its types."""
 
-MOST_LEAVES = 128
-"""As many as the search in `BODY` tells apart."""
-
 PROLOGUE = {
     "metal": """
 const int64_t first = int64_t(thread_position_in_grid.x);
@@ -34,11 +31,9 @@ const int64_t stride = int64_t(gridDim.x) * blockDim.x;
 }
 
 BODY = """
+int leaf = 0;
 for (int64_t position = first; position < table[LEAVES]; position += stride) {
-  int leaf = 0;
-  for (int jump = 64; jump > 0; jump /= 2) {
-    if (leaf + jump < LEAVES && position >= table[leaf + jump]) leaf += jump;
-  }
+  while (position >= table[leaf + 1]) ++leaf;
   const int64_t i = position - table[leaf];
   if (i >= table[LEAVES + 1 + leaf]) continue;
   float w = 0, g = 0, m = 0, v = 0;
@@ -56,7 +51,7 @@ WRITES
 
 
 def source(backend: str, leaves: int) -> str:
-    """The body of a kernel that updates `leaves` leaves, 1 to MOST_LEAVES; `backend` is "metal" or "cuda"."""
+    """The body of a kernel that updates `leaves` leaves; `backend` is "metal" or "cuda"."""
     scalars = "".join(f"const float {name} = scalars[{place}];\n" for place, name in enumerate(SCALARS))
     # Arrays of fewer than 8 elements lie in another address space on Metal: no pointer can be chosen, only a value.
     reads = [" ".join(f"{name} = float({name}_{leaf}[i]);" for name in READ) for leaf in range(leaves)]

@@ -36,9 +36,9 @@ class Array(ctypes.Structure):
 
 
 class Launch(NamedTuple):
-    """One call of a custom kernel: its text as MLX would compile it, and what it was called with."""
+    """One call of a custom kernel: its name, its text as MLX would compile it, and what it was called with."""
 
-    backend: str
+    name: str
     text: str
     inputs: list[mx.array]
     output_shapes: list[Sequence[int]]
@@ -98,7 +98,7 @@ def launch(backend: str, kernel_arguments: dict[str, Any], arguments: dict[str, 
     (threads, *ones), (group, *more_ones) = arguments["grid"], arguments["threadgroup"]
     assert ones == more_ones == [1, 1]
     shapes, dtypes = arguments["output_shapes"], arguments["output_dtypes"]
-    return Launch(backend, text, arguments["inputs"], shapes, dtypes, threads, group)
+    return Launch(kernel_arguments["name"], text, arguments["inputs"], shapes, dtypes, threads, group)
 
 
 def metal_text(kernel_arguments: dict[str, Any], arguments: dict[str, Any]) -> str:

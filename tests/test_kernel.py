@@ -190,6 +190,15 @@ def test_every_kind_of_leaf_has_launches_of_its_own(launches):
         np.testing.assert_allclose(float64(after), expected, rtol=2 * ROUNDING[before.dtype])
 
 
+def test_kernels_of_another_text_have_another_name(launches):
+    for precision in PRECISIONS.values():
+        for sizes in ([8, 9], [7, 3], [8, 9, 300]):
+            run = Run(adamw.create("kernel", **SETTINGS[0]), precision, sizes)
+            assert run.excess(**SETTINGS[0]) <= 1
+    texts = {launch.name: launch.text for launch in launches}
+    assert len(texts) == len({launch.text for launch in launches}) == 3 * len(PRECISIONS)
+
+
 def test_a_launch_fits_its_backends_limit(launches, backend):
     run = Run(adamw.create("kernel", **SETTINGS[0]), PRECISIONS["mixed"], [50] * 80)
     run.excess(**SETTINGS[0])
@@ -328,7 +337,7 @@ def test_mlx_takes_the_call_and_nothing_is_evaluated():
 
 
 def test_a_leaf_of_more_than_2_to_the_31_elements(backend, tmp_path):
-    """What the first threads of such a launch do, in sparse files; in longer strides, or too many pages were touched."""
+    """What the first threads of such a launch do, in sparse files; in long strides, which touch few pages."""
     size, stride, threads = 2**31 + 300, 2**30, 4
     found: list[shim.Launch] = []
 

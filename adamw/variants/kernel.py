@@ -164,12 +164,16 @@ def backend() -> str:
 
 def leaves_a_launch(backend: str) -> int:
     """The most leaves that one launch holds, beside the scalars and the table."""
-    return min((MOST_ARRAYS[backend] - 2) // ARRAYS_A_LEAF, arithmetic.MOST_LEAVES)
+    return (MOST_ARRAYS[backend] - 2) // ARRAYS_A_LEAF
 
 
 @cache
 def made_kernel(backend: str, kind: Kind, leaves: int) -> Callable[..., list[mx.array]]:
-    """The kernel for so many leaves of a kind. Its name tells it from every other, as MLX's caches need."""
+    """The kernel for so many leaves of a kind.
+
+    Its name tells it from every other: before 0.32 MLX's own name for it has neither the dtypes nor how small arrays are
+    passed, and two texts of one name in one graph are a use after free (MLX's pull request 3662).
+    """
     return getattr(mx.fast, f"{backend}_kernel")(
         name=f"adamw_{leaves}_{kind}",
         input_names=arithmetic.input_names(leaves),
