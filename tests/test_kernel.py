@@ -147,10 +147,11 @@ def test_a_leaf_longer_than_the_grid(launches, precision):
     assert [launch.threads for launch in launches] == [2**20, 256]
 
 
-@pytest.mark.parametrize("settings", SETTINGS, ids=["plain", "all"])
-def test_early_steps_with_bias_correction(launches, settings):
-    settings = settings | {"bias_correction": True, "betas": [0.9, 0.9999]}
+def test_early_steps_with_bias_correction_and_betas_near_one(launches):
+    settings = {"learning_rate": 0.5, "betas": [0.99, 0.9999], "bias_correction": True}
     run = Run(adamw.create("kernel", **settings), PRECISIONS["float32"], [100], steps_before=0)
+    for state in run.optimizer.state["list"]:
+        state["m"], state["v"] = mx.zeros(100), mx.zeros(100)
     assert run.excess(**settings) <= 1
     assert run.excess(**settings) <= 1
 

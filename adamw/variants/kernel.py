@@ -171,8 +171,8 @@ def leaves_a_launch(backend: str) -> int:
 def made_kernel(backend: str, kind: Kind, leaves: int) -> Callable[..., list[mx.array]]:
     """The kernel for so many leaves of a kind.
 
-    Its name tells it from every other: before 0.32 MLX's own name for it has neither the dtypes nor how small arrays are
-    passed, and two texts of one name in one graph are a use after free (MLX's pull request 3662).
+    Its name tells it from every other: before 0.32 MLX adds neither the dtypes nor how small arrays are passed, and two
+    texts of one name in one graph are a use after free (MLX's pull request 3662).
     """
     return getattr(mx.fast, f"{backend}_kernel")(
         name=f"adamw_{leaves}_{kind}",
