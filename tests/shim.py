@@ -4,8 +4,9 @@
         optimizer = adamw.create("kernel", learning_rate=1e-3)
 
 Inside, the variant `kernel` takes this machine for one with Metal (or CUDA). For Metal the text is MLX's own, which it
-writes without Metal too while it exports a function; for CUDA it is written here as MLX writes it. In the text only the
-pointers are replaced, by `Pointer` of shim.hpp, which checks every access; the threads run one after the other.
+writes without Metal too when it exports a function; for CUDA it is written here as MLX writes it. In the text only the
+pointers are replaced, by `Pointer` of shim.hpp, which checks every access; the threads run one after another. A launch
+runs when it is called, so it cannot be part of what `mx.compile` traces.
 """
 
 import ctypes
@@ -87,9 +88,11 @@ def gpu(backend: str, run: Callable[[Launch], list[mx.array]] = Launch.outputs) 
         return called
 
     kernel.made_kernel.cache_clear()
-    with patch.object(kernel, "backend", lambda: backend), patch.object(mx.fast, f"{backend}_kernel", made):
-        yield launches
-    kernel.made_kernel.cache_clear()
+    try:
+        with patch.object(kernel, "backend", lambda: backend), patch.object(mx.fast, f"{backend}_kernel", made):
+            yield launches
+    finally:
+        kernel.made_kernel.cache_clear()
 
 
 def launch(backend: str, kernel_arguments: dict[str, Any], arguments: dict[str, Any]) -> Launch:
