@@ -1,0 +1,386 @@
+"""The variant `kernel`: the text of its GPU kernels, compiled as C++ (shim.py), held against float64 and upstream."""
+
+import copy
+import pickle
+from typing import Any, NamedTuple
+from unittest.mock import patch
+
+import mlx.core as mx
+import mlx.optimizers
+import numpy as np
+import pytest
+import shim
+from mlx.utils import tree_flatten, tree_map
+
+import adamw
+from adamw import arithmetic, reference
+from adamw.base import CompiledAdamW, Unavailable
+from adamw.variants import kernel
+
+SETTINGS = [
+    {"learning_rate": 1e-2},
+    {"learning_rate": 3e-3, "betas": [0.8, 0.95], "eps": 1e-3, "weight_decay": 0.3, "bias_correction": True},
+]
+
+ROUNDING = {mx.float32: 2.0**-24, mx.float16: 2.0**-11, mx.bfloat16: 2.0**-8}
+"""The largest relative error of rounding to a dtype, where it has all its digits."""
+
+TINIEST = {mx.float32: 2.0**-149, mx.float16: 2.0**-24, mx.bfloat16: 2.0**-133}
+"""The smallest positive number of a dtype, which is the distance of the numbers about zero."""
+
+
+class Precision(NamedTuple):
+    parameter: mx.Dtype
+    gradient: mx.Dtype
+    m: mx.Dtype
+    v: mx.Dtype
+
+
+PRECISIONS = {
+    "float32": Precision(mx.float32, mx.float32, mx.float32, mx.float32),
+    "float16": Precision(mx.float16, mx.float16, mx.float16, mx.float16),
+    "bfloat16": Precision(mx.bfloat16, mx.bfloat16, mx.bfloat16, mx.bfloat16),
+    "mixed": Precision(mx.bfloat16, mx.bfloat16, mx.float32, mx.float32),
+    "all_different": Precision(mx.float16, mx.bfloat16, mx.float32, mx.bfloat16),
+}
+
+
+@pytest.fixture(params=["metal", "cuda"])
+def backend(request):
+    return request.param
+
+
+@pytest.fixture
+def launches(backend):
+    with shim.gpu(backend) as launches:
+        yield launches
+
+
+def values(size: int, dtype: mx.Dtype, seed: int) -> mx.array:
+    """Magnitudes from 0.5 to 1.5 of either sign."""
+    random = np.random.default_rng(seed)
+    return mx.array(random.uniform(0.5, 1.5, size) * random.choice([-1.0, 1.0], size), mx.float32).astype(dtype)
+
+
+def float64(array: mx.array) -> np.ndarray:
+    return np.array(array.astype(mx.float32)).astype(np.float64)
+
+
+class Run:
+    """An optimizer over leaves of given sizes in one precision, with a state as after some steps."""
+
+    def __init__(self, optimizer: Any, precision: Precision, sizes: list[int], steps_before: int = 6) -> None:
+        self.optimizer = optimizer
+        parameters = [values(size, precision.parameter, 4 * leaf) for leaf, size in enumerate(sizes)]
+        self.parameters = {"list": parameters}
+        self.gradients = {"list": [values(size, precision.gradient, 4 * leaf + 1) for leaf, size in enumerate(sizes)]}
+        optimizer.init(self.parameters)
+        for leaf, (state, size) in enumerate(zip(optimizer.state["list"], sizes, strict=True)):
+            state["m"] = values(size, precision.m, 4 * leaf + 2)
+            state["v"] = mx.abs(values(size, precision.v, 4 * leaf + 3))
+        optimizer.state["step"] = mx.array(steps_before, mx.uint64)
+
+    @property
+    def leaves(self) -> list[dict[str, mx.array]]:
+        """What is stored of every leaf."""
+        return [
+            {"w": w, "m": state["m"], "v": state["v"]}
+            for w, state in zip(self.parameters["list"], self.optimizer.state["list"], strict=True)
+        ]
+
+    def excess(self, **settings: Any) -> float:
+        """One step. The largest error against float64, in units of what one rounding of float32's result allows."""
+        before = [reference.Leaf(*map(float64, leaf.values())) for leaf in self.leaves]
+        dtypes = [{name: array.dtype for name, array in leaf.items()} for leaf in self.leaves]
+        self.parameters = self.optimizer.apply_gradients(self.gradients, self.parameters)
+        t = self.optimizer.step.item()
+        worst = 0.0
+        for old, gradient, new, kinds in zip(before, self.gradients["list"], self.leaves, dtypes, strict=True):
+            expected = reference.step(old, float64(gradient), t, **settings)
+            for name, ideal in expected._asdict().items():
+                assert new[name].dtype == kinds[name]
+                assert new[name].shape == gradient.shape
+                if ideal.size:
+                    error = np.nan_to_num(np.abs(float64(new[name]) - ideal), nan=np.inf)
+                    worst = max(worst, np.max(error / allowed(ideal, kinds[name])))
+        return worst
+
+
+def allowed(ideal: np.ndarray, dtype: mx.Dtype) -> np.ndarray:
+    """The error of an accurate float32 result, rounded once to `dtype`.
+
+    Accurate: within 6 roundings of float32 relative to the terms of the sum, which are below 2 in size here.
+    """
+    rounded = 0 if dtype == mx.float32 else ROUNDING[dtype] * np.abs(ideal) + TINIEST[dtype] / 2
+    return rounded + 6 * ROUNDING[mx.float32] * np.maximum(np.abs(ideal), 2)
+
+
+@pytest.mark.skipif(mx.default_device() != mx.Device(mx.cpu), reason="a GPU is here")
+def test_without_a_gpu_it_says_what_is_needed():
+    assert "GPU" in kernel.AdamW.unavailable()
+    with pytest.raises(Unavailable, match=r"needs a GPU.*: run it on") as raised:
+        adamw.create("kernel", learning_rate=1e-3)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("settings", SETTINGS, ids=["plain", "all"])
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_a_step_is_float32_arithmetic_rounded_once(launches, precision, settings):
+    run = Run(adamw.create("kernel", **settings), PRECISIONS[precision], [0, 1, 7, 8, 255, 256, 257, 2000])
+    for _ in range(3):
+        assert run.excess(**settings) <= 1
+    assert run.optimizer.step.item() == 9
+
+
+@pytest.mark.parametrize("precision", ["float16", "bfloat16", "mixed"])
+def test_upstreams_half_arithmetic_is_not(precision):
+    """The bound that `kernel` keeps is not one that anything keeps."""
+    run = Run(CompiledAdamW(**SETTINGS[0]), PRECISIONS[precision], [2000])
+    assert run.excess(**SETTINGS[0]) > 1.5
+
+
+@pytest.mark.parametrize("precision", ["float32", "float16", "bfloat16", "mixed"])
+def test_a_leaf_longer_than_the_grid(launches, precision):
+    settings = SETTINGS[0]
+    run = Run(adamw.create("kernel", **settings), PRECISIONS[precision], [2**20 + 3, 0, 300, 7])
+    assert run.excess(**settings) <= 1
+    assert [launch.threads for launch in launches] == [2**20, 256]
+
+
+def test_early_steps_with_bias_correction_and_betas_near_one(launches):
+    settings = {"learning_rate": 0.5, "betas": [0.99, 0.9999], "bias_correction": True}
+    run = Run(adamw.create("kernel", **settings), PRECISIONS["float32"], [100], steps_before=0)
+    for state in run.optimizer.state["list"]:
+        state["m"], state["v"] = mx.zeros(100), mx.zeros(100)
+    assert run.excess(**settings) <= 1
+    assert run.excess(**settings) <= 1
+
+
+@pytest.mark.parametrize("settings", SETTINGS, ids=["plain", "all"])
+def test_as_upstream_in_float32(launches, settings):
+    sizes = [3, 500, 40, 1, 0]
+    upstream, variant = mlx.optimizers.AdamW(**settings), adamw.create("kernel", **settings)
+    runs = [Run(optimizer, PRECISIONS["float32"], sizes, steps_before=0) for optimizer in (upstream, variant)]
+    for run in runs:
+        for _ in range(10):
+            run.parameters = run.optimizer.apply_gradients(run.gradients, run.parameters)
+    for expected, actual in zip(runs[0].leaves, runs[1].leaves, strict=True):
+        for name in expected:
+            np.testing.assert_allclose(actual[name], expected[name], rtol=1e-6)
+
+
+def test_leaves_of_one_kind_share_launches(launches, backend):
+    most = {"metal": 4, "cuda": 72}[backend]
+    run = Run(adamw.create("kernel", **SETTINGS[0]), PRECISIONS["float32"], [300 + leaf for leaf in range(most + 2)])
+    assert run.excess(**SETTINGS[0]) <= 1
+    assert [len(launch.output_shapes) for launch in launches] == [3 * most, 3 * 2]
+    run.excess(**SETTINGS[0])
+    assert len(launches) == 4
+
+
+def test_every_kind_of_leaf_has_launches_of_its_own(launches):
+    optimizer = adamw.create("kernel", learning_rate=1e-2)
+    dtypes = [mx.float32, mx.bfloat16, mx.float32, mx.float16, mx.bfloat16, mx.float32]
+    tree = [values(size, dtype, size) for size, dtype in zip([10, 20, 3, 40, 50, 60], dtypes, strict=True)]
+    updated = optimizer.apply_gradients({"list": tree}, {"list": tree})["list"]
+    assert [launch.output_shapes[::3] for launch in launches] == [[(10,), (60,)], [(20,), (50,)], [(3,)], [(40,)]]
+    for before, after in zip(tree, updated, strict=True):
+        assert after.dtype == before.dtype
+        start = reference.start(float64(before))
+        expected = reference.step(start, float64(before), 1, learning_rate=1e-2).w
+        np.testing.assert_allclose(float64(after), expected, rtol=2 * ROUNDING[before.dtype])
+
+
+def test_kernels_of_another_text_have_another_name(launches):
+    for precision in PRECISIONS.values():
+        for sizes in ([8, 9], [7, 3], [8, 9, 300]):
+            run = Run(adamw.create("kernel", **SETTINGS[0]), precision, sizes)
+            assert run.excess(**SETTINGS[0]) <= 1
+    texts = {launch.name: launch.text for launch in launches}
+    assert len(texts) == len({launch.text for launch in launches}) == 3 * len(PRECISIONS)
+
+
+def test_a_launch_fits_its_backends_limit(launches, backend):
+    run = Run(adamw.create("kernel", **SETTINGS[0]), PRECISIONS["mixed"], [50] * 80)
+    run.excess(**SETTINGS[0])
+    if backend == "metal":
+        buffers = [launch.text.count("[[buffer(") for launch in launches]
+        assert max(buffers) <= 31 < max(buffers) + 7
+    else:
+        pointer_bytes = [8 * (len(launch.inputs) + len(launch.output_shapes)) for launch in launches]
+        assert max(pointer_bytes) <= 4096 < max(pointer_bytes) + 8 * 7
+
+
+def test_empty_trees_and_leaves_launch_nothing(launches):
+    optimizer = adamw.create("kernel", learning_rate=1e-2)
+    assert optimizer.apply_gradients({}, {}) == {}
+    optimizer = adamw.create("kernel", learning_rate=1e-2)
+    tree = {"a": mx.zeros((0, 3)), "b": [mx.zeros((0,), mx.bfloat16)]}
+    updated = optimizer.apply_gradients(tree, tree)
+    assert [(path, leaf.shape) for path, leaf in tree_flatten(updated)] == [("a", (0, 3)), ("b.0", (0,))]
+    assert optimizer.step.item() == 1
+    assert not launches
+
+
+def test_any_shape_and_layout(launches):
+    parameters = {"matrix": values(24, mx.float32, 0).reshape(4, 6), "scalar": mx.array(2.0)}
+    gradients = {"matrix": values(24, mx.float32, 1).reshape(6, 4).T, "scalar": mx.array(0.5)}
+    upstream, variant = mlx.optimizers.AdamW(1e-2), adamw.create("kernel", learning_rate=1e-2)
+    expected, actual = (one.apply_gradients(gradients, parameters) for one in (upstream, variant))
+    for name in parameters:
+        assert actual[name].shape == expected[name].shape
+        np.testing.assert_allclose(actual[name], expected[name], rtol=1e-6)
+    assert len(launches) == 2
+
+
+CHANGES = {"learning_rate": 0.3, "betas": [0.5, 0.6], "eps": 0.25, "weight_decay": 0.75, "bias_correction": True}
+
+
+@pytest.mark.parametrize("attribute", CHANGES)
+def test_a_changed_hyper_parameter_takes_effect_in_the_next_step_and_in_the_same_kernel(launches, attribute):
+    settings = {"learning_rate": 1e-2, "betas": [0.9, 0.999], "eps": 1e-8, "weight_decay": 0.01}
+    run = Run(adamw.create("kernel", **settings), PRECISIONS["float32"], [20])
+    assert run.excess(**settings) <= 1
+    setattr(run.optimizer, attribute, CHANGES[attribute])
+    changed = settings | {attribute: CHANGES[attribute]}
+    assert run.excess(**changed) <= 1
+    assert run.excess(**settings) > 100
+    assert len({launch.text for launch in launches}) == 1
+
+
+def test_a_beta_of_zero(launches):
+    settings = {"learning_rate": 1e-2, "betas": [0.0, 0.0], "bias_correction": True}
+    assert Run(adamw.create("kernel", **settings), PRECISIONS["float32"], [20]).excess(**settings) <= 1
+
+
+def test_a_schedule(launches):
+    settings = {"learning_rate": lambda step: 0.1 / (step + 1)}
+    run = Run(adamw.create("kernel", **settings), PRECISIONS["float32"], [20])
+    assert run.excess(learning_rate=0.1 / 7) <= 1
+    assert run.excess(learning_rate=0.1 / 8) <= 1
+
+
+@pytest.mark.parametrize("dtype", ROUNDING)
+def test_odd_numbers_go_through_as_in_float64(launches, dtype):
+    odd = [np.nan, np.inf, -np.inf, 0.0, -0.0, 1.0, -3e4, 2.0**-24, float(2.0**-133), 1e-3]
+    pairs = mx.array([(w, g) for w in odd for g in odd], mx.float32).astype(dtype)
+    parameter, gradient = pairs[:, 0], pairs[:, 1]
+    optimizer = adamw.create("kernel", learning_rate=1e-2)
+    updated = optimizer.apply_gradients({"a": gradient}, {"a": parameter})["a"]
+    with np.errstate(invalid="ignore"):
+        expected = reference.step(reference.start(float64(parameter)), float64(gradient), 1, learning_rate=1e-2)
+    state = optimizer.state["a"]
+    for actual, ideal in zip((updated, state["m"], state["v"]), expected, strict=True):
+        rounded = mx.array(ideal.astype(np.float32)).astype(dtype)
+        tolerance = {"rtol": 3 * ROUNDING[dtype], "atol": TINIEST[dtype] + 1e-37}
+        np.testing.assert_allclose(float64(actual), float64(rounded), **tolerance)
+
+
+def test_a_leaf_that_no_kernel_takes_goes_upstreams_way(launches):
+    parameters = {"fits": mx.ones((9,)), "wide": mx.full((3,), 0.5), "complex": mx.ones((9,)) * (1 + 1j)}
+    gradients = {"fits": mx.ones((9,)), "wide": mx.full((1,), 0.5), "complex": mx.ones((9,)) * (1 - 1j)}
+    upstream, variant = mlx.optimizers.AdamW(1e-2), adamw.create("kernel", learning_rate=1e-2)
+    expected, actual = (one.apply_gradients(gradients, parameters) for one in (upstream, variant))
+    for name in parameters:
+        np.testing.assert_allclose(actual[name], expected[name], rtol=1e-6)
+    assert [launch.output_shapes for launch in launches] == [[(9,)] * 3]
+
+
+def test_a_state_of_another_shape_goes_upstreams_way(launches):
+    optimizer = adamw.create("kernel", learning_rate=1e-2)
+    tree = {"a": mx.ones((9,))}
+    optimizer.init(tree)
+    optimizer.state["a"]["v"] = mx.array([0.25])
+    assert optimizer.apply_gradients(tree, tree)["a"].shape == (9,)
+    assert not launches
+
+
+def test_a_subclass_may_override_apply_single(launches):
+    class Still(kernel.AdamW):
+        def apply_single(self, gradient, parameter, state):
+            return parameter
+
+    tree = {"a": mx.ones((9,))}
+    assert Still(1e-2).apply_gradients(tree, tree) == tree
+    assert not launches
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda optimizer: pickle.loads(pickle.dumps(optimizer))])
+def test_can_be_copied_and_pickled_after_use(launches, copied):
+    optimizer = adamw.create("kernel", learning_rate=1e-2)
+    tree = {"a": values(20, mx.float32, 0)}
+    parameters = optimizer.apply_gradients(tree, tree)
+    twin = copied(optimizer)
+    updated, twins = (one.apply_gradients(tree, parameters)["a"] for one in (optimizer, twin))
+    assert mx.array_equal(updated, twins)
+    assert twin.step.item() == 2
+
+
+def test_mlx_takes_the_call_and_nothing_is_evaluated():
+    """On MLX's own `metal_kernel`, which records a launch without Metal while a function is exported."""
+    tree = {"a": [mx.ones((300, 2), mx.bfloat16)] * 5, "b": mx.array(1.0), "c": mx.zeros((0,))}
+    parts: list[dict[str, Any]] = []
+    with patch.object(kernel, "backend", lambda: "metal"):
+        optimizer = adamw.create("kernel", learning_rate=lambda step: 1e-2 * step, bias_correction=True)
+        optimizer.init(tree_map(lambda leaf: leaf.astype(mx.float32), tree))
+
+        def step(*leaves: mx.array) -> list[mx.array]:
+            remaining = iter(leaves)
+            traced = tree_map(lambda _: next(remaining), tree)
+            updated = optimizer.apply_gradients(traced, traced)
+            return [leaf for _, leaf in tree_flatten([updated, optimizer.state])]
+
+        kernel.made_kernel.cache_clear()
+        mx.export_function(parts.append, step, *(leaf for _, leaf in tree_flatten(tree)))
+    made = [part for part in parts if part.get("name") == "CustomKernel"]
+    assert [[shape for _, shape, _ in part["outputs"]] for part in made] == [[(300, 2)] * 12, [(300, 2)] * 3, [()] * 3]
+    assert {str(dtype) for _, _, dtype in made[0]["outputs"]} == {"mlx.core.bfloat16", "mlx.core.float32"}
+
+
+def test_a_leaf_of_more_than_2_to_the_31_elements(backend, tmp_path):
+    """What the first threads of such a launch do, in sparse files; in long strides, which touch few pages."""
+    size, stride, threads = 2**31 + 300, 2**30, 4
+    found: list[shim.Launch] = []
+
+    def recorded(launch: shim.Launch) -> list[mx.array]:
+        found.append(launch)
+        return [mx.zeros((), launch.output_dtypes[0])] * 3  # no memory; never looked at
+
+    with shim.gpu(backend, recorded), patch.object(kernel, "MOST_THREADS", stride):
+        leaf = mx.broadcast_to(mx.array(1, mx.float16), (4, size // 4))
+        optimizer = adamw.create("kernel", learning_rate=0.5, weight_decay=0.0)
+        optimizer.init({"a": leaf})
+        optimizer.apply_gradients({"a": leaf}, {"a": leaf})
+    (launch,) = found
+    read = np.memmap(tmp_path / "read", np.float16, "w+", shape=(size,))
+    written = [np.memmap(tmp_path / name, np.float16, "w+", shape=(size,)) for name in "wmv"]
+    taken = [slice(start, start + threads) for start in (0, stride, 2 * stride)]
+    for part in taken:
+        read[part] = 1
+    tables = [np.array(array) for array in launch.inputs[:2]]
+    accesses = launch.run([*tables, *[read] * 4, *written], [*map(len, tables), *[size] * 7], threads)
+    assert accesses[2:] == [3 * threads] * 7
+    expected = reference.step(reference.Leaf(*[np.ones(1)] * 3), np.ones(1), 1, learning_rate=0.5, weight_decay=0.0)
+    for array, ideal in zip(written, expected, strict=True):
+        np.testing.assert_allclose(np.concatenate([array[part] for part in taken]), ideal[0], rtol=2.0**-11)
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "error"),
+    [
+        ("if (i >= table[LEAVES + 1 + leaf]) continue;", "", IndexError),
+        (
+            "if (i >= table[LEAVES + 1 + leaf]) continue;",
+            "if (i + 1 >= table[LEAVES + 1 + leaf]) continue;",
+            AssertionError,
+        ),
+        ("position < table[LEAVES]", "position < table[LEAVES] - 256", AssertionError),
+        ("position += stride", "position += 256", AssertionError),
+    ],
+)
+def test_the_shim_sees_wrong_accesses(backend, right, wrong, error):
+    assert right in arithmetic.BODY
+    with shim.gpu(backend), patch.object(arithmetic, "BODY", arithmetic.BODY.replace(right, wrong)):
+        run = Run(adamw.create("kernel", **SETTINGS[0]), PRECISIONS["float32"], [300, 500])
+        with pytest.raises(error):
+            run.excess(**SETTINGS[0])
