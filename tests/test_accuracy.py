@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import here
 import mlx.optimizers
 import numpy as np
 import pytest
@@ -11,12 +12,7 @@ import adamw
 from benchmarks.accuracy import shown
 from benchmarks.harness import accuracy, cases, ledger, run
 
-ALL = [
-    (variant, precision)
-    for variant in adamw.names()
-    if not adamw.unavailable(variant)
-    for precision in cases.precisions(variant)
-]
+ALL = [(variant, precision) for variant in here.VARIANTS for precision in cases.precisions(variant)]
 
 
 def steps(one: accuracy.Run, number: int) -> accuracy.Run:

@@ -11,11 +11,11 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
+import here
 import psutil
 import pytest
 from rich.console import Console
 
-import adamw
 from benchmarks.harness import cases
 from benchmarks.harness.count import count
 from benchmarks.harness.counters import FIGURES, Counters
@@ -23,8 +23,7 @@ from scripts import command, compare, counting, git, scratch, sides
 from scripts.counting import Failure
 
 ROOT = Path(__file__).parent.parent
-VARIANTS = [name for name in adamw.names() if not adamw.unavailable(name) and "float32" in cases.precisions(name)]
-COUNTED = 2 * len(VARIANTS)
+COUNTED = 2 * len(here.FLOAT32)
 """Cases that `Checkout.compare` counts: every variant on two float32 workloads."""
 
 GPT2 = cases.case("compiled", "bfloat16/gpt2")
@@ -296,7 +295,7 @@ def test_an_mlx_that_tells_less_gives_the_rest_of_the_table(checkout, tmp_path):
     done = checkout.compare("mlx==0.29.0", ".", "--json", str(tmp_path / "found.json"))
     checkout.git("checkout", "-q", "--", "adamw")
     assert done.returncode == 1, done.stderr  # the newer MLX calls Python a little more
-    assert f"primitives: not available in mlx 0.29.0 for {', '.join(VARIANTS)}" in " ".join(done.stdout.split())
+    assert f"primitives: not available in mlx 0.29.0 for {', '.join(here.FLOAT32)}" in " ".join(done.stdout.split())
     found = json.loads((tmp_path / "found.json").read_text())
     assert found["base"]["mlx"] == "0.29.0"
     assert not found["base"]["tells_primitives"]

@@ -1,5 +1,6 @@
 """What Python costs a leaf to build a step's graph. `pytest --benchmark-only` measures in earnest."""
 
+import here
 import mlx.core as mx
 import pytest
 
@@ -9,7 +10,7 @@ from benchmarks.harness.evaluation import held_back, undone
 LEAVES = 200
 
 
-@pytest.mark.parametrize("name", adamw.names())
+@pytest.mark.parametrize("name", here.VARIANTS)
 def test_dispatch_of_a_leaf(benchmark, name):
     """Microseconds for LEAVES leaves, nothing evaluated; `leaves` in extra_info."""
     tree = {"layers": [{"weight": mx.ones((8,))} for _ in range(LEAVES)]}
