@@ -14,7 +14,9 @@ import mlx.core as mx
 from adamw.base import CompiledAdamW, Constants, Rates, fused_leaf, matching
 from adamw.variants.split import update_leaf
 
-DEFAULT_WINDOW = 16 * 2**20
+SMALLEST_WINDOW, LARGEST_WINDOW = 2**20, 16 * 2**20
+WINDOWS_A_TREE = 24
+"""Two windows' new arrays are 6 windows: a quarter of the parameters."""
 
 
 class Leaf:
@@ -45,15 +47,15 @@ class AdamW(CompiledAdamW):
     (`tree = optimizer.apply_gradients(gradients, trees.pop())`), or the old parameters stay: N bytes more.
 
     Args:
-        window_bytes (int): parameter bytes evaluated at once; more than 0. A leaf larger than that is updated by
-            `split`'s three functions, in the buffers it has.
+        window_bytes (int): parameter bytes evaluated at once; more than 0. Default: a 24th of the parameters, from
+            1 MiB to 16 MiB. A leaf larger than that is updated by `split`'s three functions, in the buffers it has.
     """
 
     kernels_a_leaf = (1, 3)
     evaluates_itself = True
 
-    def __init__(self, *args: Any, window_bytes: int = DEFAULT_WINDOW, **hyper_parameters: Any) -> None:
-        if window_bytes <= 0:
+    def __init__(self, *args: Any, window_bytes: int | None = None, **hyper_parameters: Any) -> None:
+        if window_bytes is not None and window_bytes <= 0:
             raise ValueError(f"AdamW window_bytes should be >0, {window_bytes} was provided instead")
         super().__init__(*args, **hyper_parameters)
         self.window_bytes = window_bytes
@@ -84,24 +86,31 @@ class AdamW(CompiledAdamW):
         """Replace the arrays in `places` and of the state, one window after the other, two in flight."""
         self.count_step()
         rates, constants = cache(self.rates), self.constants
+        window_bytes = self.window_bytes or default_window(sum(place.parameter.nbytes for place in places))
         in_flight: list[mx.array] = []
-        for window in windows(places, self.window_bytes):
+        for window in windows(places, window_bytes):
             for leaf in window:
-                self._replace(leaf, rates(leaf.gradient.dtype), constants)
+                replace(leaf, leaf.parameter.nbytes > window_bytes, rates(leaf.gradient.dtype), constants)
             started = [array for leaf in window for array in (leaf.parameter, leaf.state["m"], leaf.state["v"])]
             mx.async_eval(started)
             mx.eval(in_flight)
             in_flight = started
         mx.eval(in_flight, self.step)
 
-    def _replace(self, leaf: Leaf, rates: Rates, constants: Constants) -> None:
-        gradient, parameter, state = leaf.gradient, leaf.parameter, leaf.state
-        if parameter.nbytes > self.window_bytes:
-            leaf.parameter = update_leaf(gradient, parameter, state, rates, constants)
-        else:
-            leaf.parameter, state["m"], state["v"] = fused_leaf(
-                gradient, parameter, state["m"], state["v"], rates, constants
-            )
+
+def default_window(parameter_bytes: int) -> int:
+    return min(max(parameter_bytes // WINDOWS_A_TREE, SMALLEST_WINDOW), LARGEST_WINDOW)
+
+
+def replace(leaf: Leaf, is_large: bool, rates: Rates, constants: Constants) -> None:
+    """Put a leaf's new arrays in the place of the old ones: in their buffers if it `is_large`."""
+    gradient, parameter, state = leaf.gradient, leaf.parameter, leaf.state
+    if is_large:
+        leaf.parameter = update_leaf(gradient, parameter, state, rates, constants)
+    else:
+        leaf.parameter, state["m"], state["v"] = fused_leaf(
+            gradient, parameter, state["m"], state["v"], rates, constants
+        )
 
 
 def editable(tree: Any) -> Any:
