@@ -93,12 +93,7 @@ class AdamW(CompiledAdamW):
     def apply_gradients(self, gradients: Any, parameters: Any) -> Any:
         self.prepare(gradients)
         places: list[Place] = []
-
-        def place(gradient: mx.array, parameter: mx.array, state: dict) -> mx.array:
-            places.append((gradient, parameter, state))
-            return parameter
-
-        updated = tree_map(place, gradients, parameters, self.state)
+        updated = gather(gradients, parameters, self.state, places)
         if not (self.updates_leaves_itself and all(can_be_looped_over(*place) for place in places)):
             return super().apply_gradients(gradients, parameters)
         mx.eval(gradients, self.learning_rate)
@@ -181,10 +176,30 @@ def alone() -> tuple[int, int]:
     return counts
 
 
+def gather(gradients: Any, parameters: Any, state: Any, places: list[Place]) -> Any:
+    """The parameters that `gradients` cover, in its containers. Every leaf's place is added to `places`.
+
+    As `tree_map` would do it, in a third of the time: for many small leaves this is most of a step.
+    """
+    if isinstance(gradients, dict):
+        return {key: gather(child, parameters[key], state[key], places) for key, child in gradients.items()}
+    if isinstance(gradients, (list, tuple)):
+        children = [gather(*trees, places) for trees in zip(gradients, parameters, state, strict=True)]
+        if isinstance(gradients, list):
+            return children
+        return type(gradients)(*children) if hasattr(gradients, "_fields") else type(gradients)(children)
+    places.append((gradients, parameters, state))
+    return parameters
+
+
 def can_be_looped_over(gradient: mx.array, parameter: mx.array, state: dict) -> bool:
     m = state["m"]
-    same_shape = gradient.shape == parameter.shape == m.shape
-    return same_shape and gradient.dtype in LOOPED and parameter.dtype in LOOPED and m.dtype in LOOPED
+    return (
+        gradient.shape == parameter.shape == m.shape
+        and gradient.dtype in LOOPED
+        and parameter.dtype in LOOPED
+        and m.dtype in LOOPED
+    )
 
 
 def name(dtype: mx.Dtype) -> str:
