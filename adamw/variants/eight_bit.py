@@ -1,26 +1,23 @@
-"""Moments of 8 bits an element, with one float32 scale for every block of at most 256: a quarter of float32's state.
+"""Moments of 8 bits an element with one float32 scale a block of at most 256: a quarter of float32's state.
 
-    m = scale * sign * (q / 127)^4      q from 0 to 127; the code is 2 q, plus 1 if m is negative
-    v = scale * (q / 255)^8             q from 0 to 255, 0 only for a v of 0
+    m = scale * sign * (q / 127)^4      q from 0 to 127; the code is 2 q, and 1 more if m is negative
+    v = scale * (q / 255)^8             q from 0 to 255, 0 only where v is 0
 
-Codes that are even in the fourth or eighth root keep small elements of a block apart from zero, as the dynamic codes of
-Dettmers et al. (8-bit Optimizers via Block-wise Quantization, ICLR 2022) do, but are formulas, which MLX fuses, and no
-tables, which it does not.
+Codes that lie evenly in the fourth and the eighth root keep the small elements of a block apart from zero, as the
+dynamic codes of Dettmers et al. do (8-bit Optimizers via Block-wise Quantization, ICLR 2022). They are formulas, which
+MLX fuses, and not tables, which it does not.
 
-m is rounded to nearest. v is not: it changes by 0.1 % a step, far less than a code, and would stay where it is. It is
-dithered: floor(q + u), where u goes through [0, 1) by steps of the golden ratio, so that a change of 0.06 codes a step
-is one code in every 16th or 17th step.
+A block's scales are the moments that its largest gradient of every step would have, m' and v' of max |g|: bounds of all
+its elements that are known before m' and v' are. An exact maximum would need both as float32 arrays first. Where the
+gradients are zero scales decay as the moments do, and codes stay as they are.
 
-A scale is not the largest element of the new moments, which would have to be computed and stored before they could be
-divided by it, but a bound that is known before: from the block's largest old code and largest gradient. So no float32
-array of a leaf's size is ever made. v's scale has room above: codes move when v moves, not when the scale does. It
-shrinks by b2 a step as v without gradients does, and such blocks keep their codes; when v no longer fits, it becomes
-twice the bound.
+m is rounded to nearest. v is not, because it changes by 0.1 % in a step, far less than one code, and would never
+move: it is dithered, floor(q + u), with the same u everywhere, which goes through [0, 1) in steps of the golden ratio.
+A change of 0.03 codes a step becomes one code in every 33rd step.
 
-Kernels a leaf: 4 reductions (largest and smallest gradient, largest codes), 2 fused ones for the scales, 3 for m, v
-and w, as in `split`, each written over its old array. In bytes a parameter: 22 + 10 for the reductions in float32,
-14 + 6 in bfloat16. A leaf above 256 elements without a divisor from 64 to 256 is padded inside the step, which
-costs copies.
+Kernels a leaf: 2 reductions of the gradient, 2 fused ones for the scales, and 3 for m, v and w with one output each,
+written over the old arrays as in `split`. In bytes a parameter 8 + 22 in float32 and 4 + 14 in bfloat16. A leaf
+of more than 256 elements without a divisor from 64 to 256 is padded inside the step, at the price of copies.
 """
 
 import math
@@ -36,26 +33,23 @@ PRECISIONS = ("float32_8bit", "bfloat16_8bit")
 
 BLOCK = 256
 LEAST_BLOCK = 64
-"""Elements. With one scale for every 64 the state is still less than 0.27 times float32's."""
-
-HEADROOM = 2
-"""A new scale of v over what it must hold."""
+"""Elements. With one scale for 64 of them the state is 0.266 of float32's, with one for 256 it is 0.254."""
 
 GOLDEN = 2654435769
-"""2^32 / 1.618...: adding it again and again modulo 2^32 spreads evenly, whatever the period one looks at."""
+"""2^32 / 1.618...: its multiples modulo 2^32 are spread evenly, whichever stretch of them one looks at."""
 
 SMALLEST, LARGEST = 2.0**-126, 3.4e38
-"""float32's normal numbers: a scale is divided by, and must not become infinite."""
+"""The range of scales, that of float32's normal numbers: moments are divided by a scale."""
 
 
 class AdamW(Float32AdamW):
     """`mlx.optimizers.AdamW` in float32 arithmetic with 8-bit moments.
 
     The state of a leaf is {"m", "m_scale", "v", "v_scale"}: codes as uint8 in the leaf's shape, and scales as float32
-    of shape (blocks, 1). `state` may be set to one in upstream's layout, which the next step packs.
+    of shape (blocks, 1). `state` may be set to one in upstream's layout, which is packed in the next step.
 
-    The parameter is computed from the moments as they are stored. Finite gradients whose squares are finite in float32
-    keep the state finite; a gradient that is nan or infinite reaches all parameters of its block.
+    The parameter is computed from the moments as they are stored. Finite gradients keep the state finite. One that is
+    nan or infinite spoils the parameters of its whole block.
     """
 
     kernels_a_leaf = (3, 5)
@@ -65,7 +59,7 @@ class AdamW(Float32AdamW):
         return state
 
     def share(self, gradients: Any) -> tuple[Scalars, mx.array]:
-        """The scalars, and this step's dither from 0 up to 1."""
+        """The scalars, and this step's dither, from 0 up to 1."""
         return self.scalars(), (self.step.astype(mx.uint32) * GOLDEN >> 8).astype(mx.float32) * 2**-24
 
     def apply_single(self, gradient: mx.array, parameter: mx.array, state: dict) -> mx.array:
@@ -73,36 +67,35 @@ class AdamW(Float32AdamW):
         if "m_scale" not in state:
             state.update(packed(state["m"], state["v"]))
         if gradient.shape == parameter.shape == state["m"].shape:
-            return updated_in_blocks(gradient, parameter, state, scalars, dither, *self.betas)
-        moments = unpacked(state)
-        new, m, v = float32_update(gradient, parameter, moments["m"], moments["v"], scalars, *self.betas)
+            return updated(gradient, parameter, state, scalars, dither, *self.betas)
+        old = unpacked(state)
+        new, m, v = float32_update(gradient, parameter, old["m"], old["v"], scalars, *self.betas)
         state.update(packed(m, v))
         return new.astype(parameter.dtype)
 
     def upstream_state(self) -> dict[str, Any]:
-        """The whole state in upstream's layout: m and v as float32 in every leaf's place."""
+        """The whole state in upstream's layout, with float32 m and v in every leaf's place."""
         return with_leaf_states(unpacked, self.state)
 
 
-def updated_in_blocks(
+def updated(
     gradient: mx.array, parameter: mx.array, state: dict, scalars: Scalars, dither: mx.array, b1: float, b2: float
 ) -> mx.array:
     """The new parameter; codes and scales of `state` are replaced. Nothing is evaluated."""
     shape = parameter.shape
     gradient, parameter, m, v = (in_blocks(array) for array in (gradient, parameter, state["m"], state["v"]))
-    largest, smallest = mx.max(gradient, axis=1, keepdims=True), mx.min(gradient, axis=1, keepdims=True)
-    m_scale = new_m_scale(largest, smallest, mx.max(m, axis=1, keepdims=True), state["m_scale"], b1)
-    v_scale = new_v_scale(largest, smallest, mx.max(v, axis=1, keepdims=True), state["v_scale"], b2)
+    extremes = mx.max(gradient, axis=1, keepdims=True), mx.min(gradient, axis=1, keepdims=True)
+    m_scale = new_m_scale(*extremes, state["m_scale"], b1)
+    v_scale = new_v_scale(*extremes, state["v_scale"], b2)
     m = new_m(gradient, m, state["m_scale"], m_scale, b1)
     v = new_v(gradient, v, state["v_scale"], v_scale, dither, b2)
-    new = new_w(parameter, m, m_scale, v, v_scale, scalars)
     state.update(m=out_of_blocks(m, shape), m_scale=m_scale, v=out_of_blocks(v, shape), v_scale=v_scale)
-    return out_of_blocks(new, shape)
+    return out_of_blocks(new_w(parameter, m, m_scale, v, v_scale, scalars), shape)
 
 
 @cache
 def block_size(elements: int) -> int:
-    """Elements of a block: the largest divisor that makes blocks of 64 to 256, else 256. A smaller leaf is one block."""
+    """Elements of a block: the largest divisor from 256 down to 64, or 256. A leaf up to 256 is one block."""
     if elements <= BLOCK:
         return max(elements, 1)
     divisors = (size for size in range(BLOCK, LEAST_BLOCK - 1, -1) if elements % size == 0)
@@ -110,15 +103,15 @@ def block_size(elements: int) -> int:
 
 
 def in_blocks(array: mx.array) -> mx.array:
-    """`array` as (blocks, elements), padded with zeros where the last block is not full."""
+    """`array` as (blocks, elements), the last block filled up with zeros."""
     size = block_size(array.size)
     missing = -array.size % size
-    flat = mx.pad(array.reshape(-1), (0, missing)) if missing else array
-    return flat.reshape(-1 if flat.size else 0, size)
+    filled = mx.pad(array.reshape(-1), (0, missing)) if missing else array
+    return filled.reshape(filled.size // size, size)
 
 
 def out_of_blocks(blocks: mx.array, shape: tuple[int, ...]) -> mx.array:
-    """The elements in their `shape`, without the padding."""
+    """The elements in their `shape` again."""
     return blocks.reshape(-1)[: math.prod(shape)].reshape(shape)
 
 
@@ -146,40 +139,42 @@ def packed_v(v: mx.array, scale: mx.array, dither: mx.array | float) -> mx.array
 
 
 def packed(m: mx.array, v: mx.array) -> dict[str, mx.array]:
-    """A leaf's state that holds float32 moments, each rounded to its nearest code."""
+    """The state of a leaf with these moments, each rounded to its nearest code."""
     shape = m.shape
     m, v = in_blocks(m.astype(mx.float32)), in_blocks(v.astype(mx.float32))
-    m_scale = mx.clip(mx.max(mx.abs(m), axis=1, keepdims=True), SMALLEST, LARGEST)
-    v_scale = mx.clip(mx.max(v, axis=1, keepdims=True) * HEADROOM, SMALLEST, LARGEST)
+    m_scale = within_range(mx.max(mx.abs(m), axis=1, keepdims=True))
+    v_scale = within_range(mx.max(v, axis=1, keepdims=True))
     m, v = packed_m(m, m_scale), packed_v(v, v_scale, 0.5)
     return {"m": out_of_blocks(m, shape), "m_scale": m_scale, "v": out_of_blocks(v, shape), "v_scale": v_scale}
 
 
 def unpacked(state: dict) -> dict[str, mx.array]:
-    """The float32 moments of a leaf's state, in the leaf's shape."""
+    """The moments in the state of a leaf, in its shape."""
     shape = state["m"].shape
     m = unpacked_m(in_blocks(state["m"]), state["m_scale"])
     v = unpacked_v(in_blocks(state["v"]), state["v_scale"])
     return {"m": out_of_blocks(m, shape), "v": out_of_blocks(v, shape)}
 
 
-# The order of operations is part of each function: so they are one kernel, the longest way through them being as long
-# as MLX fuses, and the shorter one being walked last (mlx/compile.cpp, `compile_fuse`). Not shapeless: that is longer.
-@mx.compile
-def new_m_scale(largest: mx.array, smallest: mx.array, top: mx.array, scale: mx.array, b1: float) -> mx.array:
-    """A bound of |m'|, from the block's largest and smallest gradient and its largest code."""
-    gradient = mx.maximum(largest, -smallest).astype(mx.float32)
-    bound = b1 * mx.abs(unpacked_m(top, scale)) + (1 - b1) * gradient
-    return mx.clip(bound, SMALLEST, LARGEST)
+def within_range(scale: mx.array) -> mx.array:
+    return mx.clip(scale, SMALLEST, LARGEST)
+
+
+# Each of these is one kernel, because of the order of its operations: the longest way through it has as many as MLX
+# fuses, and where two ways lead to a value the shorter is walked last (mlx/compile.cpp, `compile_fuse`). They are not
+# shapeless, which would make every way longer.
 
 
 @mx.compile
-def new_v_scale(largest: mx.array, smallest: mx.array, top: mx.array, scale: mx.array, b2: float) -> mx.array:
-    """The old scale decayed, or if the bound of v' is above it, twice the bound."""
+def new_m_scale(largest: mx.array, smallest: mx.array, scale: mx.array, b1: float) -> mx.array:
     gradient = mx.maximum(largest, -smallest).astype(mx.float32)
-    decayed = b2 * scale
-    bound = unpacked_v(top, decayed) + (1 - b2) * mx.square(gradient)
-    return mx.clip(mx.where(bound <= decayed, decayed, HEADROOM * bound), SMALLEST, LARGEST)
+    return within_range(first_moment(gradient, scale, b1))
+
+
+@mx.compile
+def new_v_scale(largest: mx.array, smallest: mx.array, scale: mx.array, b2: float) -> mx.array:
+    gradient = mx.maximum(largest, -smallest).astype(mx.float32)
+    return within_range(second_moment(gradient, scale, b2))
 
 
 @mx.compile
@@ -199,5 +194,5 @@ def new_w(
     parameter: mx.array, m: mx.array, m_scale: mx.array, v: mx.array, v_scale: mx.array, scalars: Scalars
 ) -> mx.array:
     decay, rate, eps = scalars
-    moved = rate * unpacked_m(m, m_scale) / (unpacked_root_of_v(v, v_scale) + eps)
-    return (decay * parameter.astype(mx.float32) - moved).astype(parameter.dtype)
+    change = rate * unpacked_m(m, m_scale) / (unpacked_root_of_v(v, v_scale) + eps)
+    return (decay * parameter.astype(mx.float32) - change).astype(parameter.dtype)

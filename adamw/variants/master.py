@@ -42,8 +42,7 @@ class AdamW(Float32AdamW):
         if "master" not in state and parameter.dtype in HALF:
             state["master"] = parameter.astype(mx.float32)
         weights, m, v = state.get("master", parameter), state["m"], state["v"]
-        update = fused_leaf if gradient.shape == weights.shape == m.shape == v.shape else leaf
-        updated, weights, state["m"], state["v"] = update(gradient, parameter, weights, m, v, scalars, *self.betas)
+        updated, weights, state["m"], state["v"] = new_leaf(gradient, parameter, weights, m, v, scalars, *self.betas)
         if "master" in state:
             state["master"] = weights
         return updated
@@ -53,7 +52,9 @@ class AdamW(Float32AdamW):
         return with_leaf_states(lambda leaf: {"m": leaf["m"], "v": leaf["v"]}, self.state)
 
 
-def leaf(
+# Not shapeless, as in `windowed`: it would become several kernels.
+@mx.compile
+def new_leaf(
     gradient: mx.array,
     parameter: mx.array,
     weights: mx.array,
@@ -66,7 +67,3 @@ def leaf(
     """(the new parameter, the new weights, m', v'); of the old parameter only the dtype matters."""
     weights, m, v = float32_update(gradient, weights, m, v, scalars, b1, b2)
     return weights.astype(parameter.dtype), weights, m, v
-
-
-# Not shapeless, as in `windowed`. Only for shapes that agree: MLX keeps the broken rest of a trace that fails.
-fused_leaf = mx.compile(leaf)
