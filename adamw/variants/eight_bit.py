@@ -38,8 +38,8 @@ LEAST_BLOCK = 64
 GOLDEN = 2654435769
 """2^32 / 1.618...: its multiples modulo 2^32 are spread evenly, whichever stretch of them one looks at."""
 
-SMALLEST, LARGEST = 2.0**-126, 3.4e38
-"""The range of scales, that of float32's normal numbers: moments are divided by a scale."""
+SMALLEST_SCALE = 2.0**-126
+"""float32's smallest normal number: moments are divided by a scale."""
 
 
 class AdamW(Float32AdamW):
@@ -48,8 +48,8 @@ class AdamW(Float32AdamW):
     The state of a leaf is {"m", "m_scale", "v", "v_scale"}: codes as uint8 in the leaf's shape, and scales as float32
     of shape (blocks, 1). `state` may be set to one in upstream's layout, which is packed in the next step.
 
-    The parameter is computed from the moments as they are stored. Finite gradients keep the state finite. One that is
-    nan or infinite spoils the parameters of its whole block.
+    The parameter is computed from the moments as they are stored. A gradient that is nan or infinite, or whose square
+    is infinite in float32, spoils the parameters of its whole block.
     """
 
     kernels_a_leaf = (3, 5)
@@ -142,8 +142,8 @@ def packed(m: mx.array, v: mx.array) -> dict[str, mx.array]:
     """The state of a leaf with these moments, each rounded to its nearest code."""
     shape = m.shape
     m, v = in_blocks(m.astype(mx.float32)), in_blocks(v.astype(mx.float32))
-    m_scale = within_range(mx.max(mx.abs(m), axis=1, keepdims=True))
-    v_scale = within_range(mx.max(v, axis=1, keepdims=True))
+    m_scale = mx.maximum(mx.max(mx.abs(m), axis=1, keepdims=True), SMALLEST_SCALE)
+    v_scale = mx.maximum(mx.max(v, axis=1, keepdims=True), SMALLEST_SCALE)
     m, v = packed_m(m, m_scale), packed_v(v, v_scale, 0.5)
     return {"m": out_of_blocks(m, shape), "m_scale": m_scale, "v": out_of_blocks(v, shape), "v_scale": v_scale}
 
@@ -156,10 +156,6 @@ def unpacked(state: dict) -> dict[str, mx.array]:
     return {"m": out_of_blocks(m, shape), "v": out_of_blocks(v, shape)}
 
 
-def within_range(scale: mx.array) -> mx.array:
-    return mx.clip(scale, SMALLEST, LARGEST)
-
-
 # Each of these is one kernel, because of the order of its operations: the longest way through it has as many as MLX
 # fuses, and where two ways lead to a value the shorter is walked last (mlx/compile.cpp, `compile_fuse`). They are not
 # shapeless, which would make every way longer.
@@ -168,13 +164,13 @@ def within_range(scale: mx.array) -> mx.array:
 @mx.compile
 def new_m_scale(largest: mx.array, smallest: mx.array, scale: mx.array, b1: float) -> mx.array:
     gradient = mx.maximum(largest, -smallest).astype(mx.float32)
-    return within_range(first_moment(gradient, scale, b1))
+    return mx.maximum(first_moment(gradient, scale, b1), SMALLEST_SCALE)
 
 
 @mx.compile
 def new_v_scale(largest: mx.array, smallest: mx.array, scale: mx.array, b2: float) -> mx.array:
     gradient = mx.maximum(largest, -smallest).astype(mx.float32)
-    return within_range(second_moment(gradient, scale, b2))
+    return mx.maximum(second_moment(gradient, scale, b2), SMALLEST_SCALE)
 
 
 @mx.compile
