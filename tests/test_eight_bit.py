@@ -45,6 +45,7 @@ def test_codes_are_the_formulas_they_are_said_to_be():
 
 
 @given(st.floats(2**-60, 1), st.sampled_from([-1.0, 1.0]), st.floats(0, 1, exclude_max=True, width=32))
+@example(1.0, 1.0, 1 - 2**-24)  # their sum rounds to 256
 def test_m_is_rounded_to_nearest_and_v_down_or_up_by_the_dither(x, sign, dither):
     m, v = mx.array([[sign * x]]), mx.array([[x]])
     code = int(eight_bit.packed_m(m, ONE).item())
@@ -52,6 +53,16 @@ def test_m_is_rounded_to_nearest_and_v_down_or_up_by_the_dither(x, sign, dither)
     assert code & 1 == (sign < 0)
     code = int(eight_bit.packed_v(v, ONE, mx.array(dither, mx.float32)).item())
     assert abs(code - min(max(255 * x**0.125 + dither - 0.5, 1), 255)) <= 0.5 + 1e-3
+
+
+def test_whole_moments_are_packed_into_their_nearest_codes():
+    m, v = mx.array(values(770)), mx.array(np.abs(values(770, 1)))
+    state = eight_bit.packed(m, v)
+    blocks = [np.repeat(float64(state[name]), 154) for name in ("m_scale", "v_scale")]
+    exact = 127 * np.abs(float64(m) / blocks[0]) ** 0.25, 255 * (float64(v) / blocks[1]) ** 0.125
+    assert np.abs((np.array(state["m"]) >> 1) - exact[0]).max() <= 0.5 + 1e-4
+    assert np.abs(np.array(state["v"]) - exact[1]).max() <= 0.5 + 1e-4
+    assert (np.sign(float64(eight_bit.unpacked(state)["m"])) == np.sign(float64(m))).all()
 
 
 @given(st.floats(2.0**-126, 2.0**127), st.floats(2.0**-126, 2.0**127), st.floats(0, 0.99))
@@ -161,6 +172,8 @@ def test_any_finite_gradients_keep_everything_finite_and_in_bounds(kind, size, s
     )
     for path, array in tree_flatten([end, optimizer.state, optimizer.upstream_state()]):
         assert np.isfinite(float64(array)).all(), path
+    scales = [array for path, array in tree_flatten(optimizer.state) if path.endswith("_scale")]
+    assert all((float64(array) >= 2.0**-126).all() for array in scales)  # moments are divided by them
     # |m| / sqrt(v) is at most 7.3 (Cauchy-Schwarz with b1 = 0.9, b2 = 0.999); codes of outliers are coarse.
     moved = np.abs(float64(end["a"]) - float64(start["a"]))
     assert (moved <= steps * 1e-2 * 7.3 * 4 + 2**-7).all()
