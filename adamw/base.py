@@ -128,7 +128,7 @@ def second_moment(gradient: mx.array, v: mx.array, b2: float) -> mx.array:
     return b2 * v + (1 - b2) * mx.square(gradient)
 
 
-def new_parameter(parameter: mx.array, m: mx.array, v: mx.array, rates: Rates, eps: float) -> mx.array:
+def new_parameter(parameter: mx.array, m: mx.array, v: mx.array, rates: Rates, eps: float | mx.array) -> mx.array:
     """w' = decay w - rate m' / (scale sqrt(v') + eps), in w's dtype"""
     decay, rate, *scale = rates
     root = mx.sqrt(v) * scale[0] if scale else mx.sqrt(v)
