@@ -52,10 +52,12 @@ class CompiledAdamW(mlx.optimizers.AdamW):
 
     kernels_a_leaf    the fewest and the most fused kernels that one leaf's update takes, on the average of a tree
     evaluates_itself  whether a step evaluates arrays, so that it cannot be part of a compiled one
+    rounding          how far a stored result may be off, in half units in the last place; to nearest it is 1
     """
 
     kernels_a_leaf: tuple[float, float] = (1, 1)
     evaluates_itself = False
+    rounding = 1
 
     @property
     def constants(self) -> Constants:

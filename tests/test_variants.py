@@ -16,6 +16,7 @@ import shim
 from mlx.utils import tree_flatten, tree_map
 
 import adamw
+from benchmarks.harness import cases
 
 STAND_IN = ["kernel"] if adamw.unavailable("kernel") else []
 """Variants that run here on a stand-in for the GPU they need."""
@@ -34,6 +35,11 @@ def gpu(request) -> Iterator[None]:
 class Pair(NamedTuple):
     left: Any
     right: Any
+
+
+def close(name: str) -> float:
+    """How close `name` comes to upstream in float32: its moments may be rounded more coarsely."""
+    return 2**-5 if "float32_8bit" in cases.precisions(name) else 1e-6
 
 
 def random_tree(seed: int = 0, dtype: mx.Dtype = mx.float32) -> Any:
@@ -80,8 +86,8 @@ SETTINGS = [
 def test_same_result_state_and_containers_as_upstream(name, settings):
     upstream, variant = mlx.optimizers.AdamW(**settings), adamw.create(name, **settings)
     expected, actual = run(upstream), run(variant)
-    assert_same(actual, expected)
-    assert_same(upstream_state(variant), upstream.state)
+    assert_same(actual, expected, close(name))
+    assert_same(upstream_state(variant), upstream.state, close(name))
     assert isinstance(actual["list"][1], tuple)
     assert isinstance(actual["list"][1][1], Pair)
     assert variant.step.item() == upstream.step.item() == 4
@@ -111,8 +117,8 @@ def test_partial_gradients_update_and_return_their_part(name):
         mx.eval(part)
         results.append(part)
     assert list(results[1]) == ["dict"]
-    assert_same(results[1], results[0])
-    assert_same(upstream_state(variant), upstream.state)
+    assert_same(results[1], results[0], close(name))
+    assert_same(upstream_state(variant), upstream.state, close(name))
 
 
 @pytest.mark.parametrize("name", VARIANTS)
@@ -129,7 +135,7 @@ def test_inside_multi_optimizer(name):
         for _ in range(3):
             optimizer.update(model, gradients)
             mx.eval(model.parameters(), optimizer.state)
-    assert_same(model_b.parameters(), model_a.parameters())
+    assert_same(model_b.parameters(), model_a.parameters(), close(name))
 
 
 @pytest.mark.parametrize("name", VARIANTS)
@@ -143,7 +149,7 @@ def test_update_writes_into_a_module(name):
         for _ in range(3):
             optimizer.update(model, gradients)
             mx.eval(model.parameters(), optimizer.state)
-    assert_same(models[1].parameters(), models[0].parameters())
+    assert_same(models[1].parameters(), models[0].parameters(), close(name))
 
 
 @pytest.mark.parametrize("name", VARIANTS)
@@ -163,7 +169,7 @@ def test_resumes_from_a_checkpoint(name):
     halfway = steps(first, range(2), tree(0))
     steps(second, range(1), tree(0))  # has compiled with a state of its own before it is given another
     second.state = tree_map(lambda array: mx.array(np.array(array)), first.state)
-    assert_same(steps(second, range(2, 4), halfway), expected)
+    assert_same(steps(second, range(2, 4), halfway), expected, close(name))
     assert second.step.item() == 4
 
 
@@ -179,7 +185,7 @@ def test_a_changed_hyper_parameter_takes_effect(name, attribute):
         setattr(optimizer, attribute, CHANGES[attribute])
         results.append(run(optimizer, steps=2, parameters=parameters))
     unchanged = run(mlx.optimizers.AdamW(1e-2), steps=4)
-    assert_same(results[1], results[0])
+    assert_same(results[1], results[0], close(name))
     assert abs(results[1]["dict"]["a"][0].item() - unchanged["dict"]["a"][0].item()) > 1e-6
 
 
@@ -207,13 +213,13 @@ def test_a_schedule_may_look_at_the_step(name):
     def schedule(step: mx.array) -> mx.array:
         return mx.array(1e-2 if step.item() < 2 else 1e-1)
 
-    assert_same(run(adamw.create(name, learning_rate=schedule)), run(mlx.optimizers.AdamW(schedule)))
+    assert_same(run(adamw.create(name, learning_rate=schedule)), run(mlx.optimizers.AdamW(schedule)), close(name))
 
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_positional_arguments_are_upstreams(name):
     arguments = (1e-2, [0.8, 0.95], 1e-6, 0.2, True)
-    assert_same(run(adamw.load(name)(*arguments)), run(mlx.optimizers.AdamW(*arguments)))
+    assert_same(run(adamw.load(name)(*arguments)), run(mlx.optimizers.AdamW(*arguments)), close(name))
 
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda optimizer: pickle.loads(pickle.dumps(optimizer))])
@@ -234,7 +240,7 @@ def test_inside_the_users_own_compiled_step(name):
     parameters = random_tree(0)
     for step in range(4):
         parameters = outer(random_tree(step + 1), parameters)
-    assert_same(parameters, run(mlx.optimizers.AdamW(1e-2)))
+    assert_same(parameters, run(mlx.optimizers.AdamW(1e-2)), close(name))
 
 
 @pytest.mark.parametrize("name", here.EVALUATING)
@@ -255,7 +261,8 @@ def test_parameters_keep_their_dtype_where_upstreams_widen(name):
     upstream, variant = ({str(array.dtype) for _, array in tree_flatten(tree)} for tree in results)
     assert upstream == {"mlx.core.float32"}
     assert variant == {"mlx.core.bfloat16"}
-    assert_same(results[1], tree_map(lambda array: array.astype(mx.bfloat16), results[0]), tolerance=2**-8)
+    expected = tree_map(lambda array: array.astype(mx.bfloat16), results[0])
+    assert_same(results[1], expected, tolerance=2**-8 * adamw.load(name).rounding)
 
 
 @pytest.mark.parametrize("name", VARIANTS)

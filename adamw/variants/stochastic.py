@@ -46,6 +46,7 @@ class AdamW(Float32AdamW):
     """
 
     kernels_a_leaf = (3, 3)
+    rounding = 2
 
     def __init__(self, *args: Any, seed: int = 0, **hyper_parameters: Any) -> None:
         if not 0 <= seed < SEEDS:

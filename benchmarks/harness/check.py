@@ -46,10 +46,11 @@ class Check:
                 error = math.inf if math.isnan(error) else error
                 if error > worst:
                     worst, place = error, f"{name} of leaf {number}"
-        if worst > self.case.precision.tolerance:
+        tolerance = self.case.precision.tolerance * getattr(step.optimizer, "rounding", 1)
+        if worst > tolerance:
             raise WrongCase(
                 f"{self.case}: wrong result: error {worst:.3g} in {place} after {STEPS} steps, "
-                f"tolerance {self.case.precision.tolerance:.3g}"
+                f"tolerance {tolerance:.3g}"
             )
         return worst
 

@@ -108,9 +108,17 @@ def read(step: Step, shapes: bool = True) -> Graph:
     stage_of_node = node_stages(text, [len(evaluation.arrays) for evaluation in evaluations], number_evaluated)
     stages = waits(evaluations, number_evaluated, text, stage_of_node)
     needed = text.ancestors(number_evaluated)
+    views = list(moves_nothing(text.nodes))
+    same = reshaped(text, views)
     kernels = [
-        Kernel(node.label, list(dict.fromkeys(node.inputs)), node.outputs, node.is_fused, stage)
-        for node, stage, is_view in zip(text.nodes, stage_of_node, moves_nothing(text.nodes), strict=True)
+        Kernel(
+            node.label,
+            list(dict.fromkeys(same[array] for array in node.inputs)),
+            [same[array] for array in node.outputs],
+            node.is_fused,
+            stage,
+        )
+        for node, stage, is_view in zip(text.nodes, stage_of_node, views, strict=True)
         if not is_view and needed.intersection(node.outputs)
     ]
     number = {id(array): place for array, place in zip(before, number_before, strict=True)}
@@ -118,7 +126,7 @@ def read(step: Step, shapes: bool = True) -> Graph:
         reads, writes = ([number[id(array)] for array in leaves(arrays)] for arrays in (outside.reads, outside.writes))
         kernels.append(Kernel(OUTSIDE, reads, writes, False, outside.stage))
     count = len(unfused.all) if unfused else None
-    graph = Graph(kernels, nbytes, number_before, number_after, shared, stages, count)
+    graph = Graph(kernels, nbytes, number_before, [same[array] for array in number_after], shared, stages, count)
     if unfused:
         check_agreement(graph, unfused)
     return graph
@@ -152,10 +160,20 @@ def moves_nothing(nodes: Sequence[dot.Node]) -> Iterator[bool]:
     strided: set[int] = set()
     for node in nodes:
         out_of_order = bool(strided.intersection(node.inputs))
-        is_view = node.label in VIEWS and not (node.label in ORDERED and out_of_order)
+        family = family_of(node.label)
+        is_view = family in VIEWS and not (family in ORDERED and out_of_order)
         if node.label in STRIDED or (is_view and out_of_order):
             strided.update(node.outputs)
         yield is_view
+
+
+def reshaped(text: dot.Dot, views: Sequence[bool]) -> list[int]:
+    """For every array itself, or the one that it is in another shape: one buffer, which may be written over."""
+    same = list(range(text.arrays))
+    for node, is_view in zip(text.nodes, views, strict=True):
+        if is_view and family_of(node.label) in ORDERED:
+            same[node.outputs[0]] = same[node.inputs[0]]
+    return same
 
 
 def sizes(
@@ -179,21 +197,26 @@ def sizes(
         for number, name in zip([*before, *after], unfused.inputs + unfused.outputs, strict=True):
             places[number].add(name)
     shared: set[int] = set()
+    result_bytes = {number: nbytes[number] for number in after}
+    for node in reversed(text.nodes):  # a result that is seen in another shape was made with as many bytes
+        if family_of(node.label) in ORDERED and node.outputs[0] in result_bytes:
+            result_bytes.setdefault(node.inputs[0], result_bytes[node.outputs[0]])
     read_by: list[set[str]] = [set() for _ in range(text.arrays)]
     for node in text.nodes:
         for array in node.inputs:
             read_by[array].update([] if node.is_fused else [family_of(node.label)])
     for node in text.nodes:
         leaves = [array for array in node.inputs if nbytes[array] != 0]
-        if node.label in VIEWS:
+        is_view = family_of(node.label) in VIEWS
+        if is_view and family_of(node.label) not in ORDERED:
             shared.update(leaves)
         for position, array in enumerate(node.outputs):
-            if array in known or (node.label in VIEWS and not leaves):
+            if array in known or (is_view and not leaves):
                 continue
             if unfused:
-                places[array] = (
-                    counterparts(node, position, places, unfused, read_by[array]) if leaves else made(node, unfused)
-                )
+                found = counterparts(node, position, places, unfused, read_by[array]) if leaves else made(node, unfused)
+                of_size = {name for name in found if unfused.nbytes[name] == result_bytes.get(array)}
+                places[array] = of_size or (widest(found, unfused) if node.is_fused else found)
                 nbytes[array] = max((unfused.nbytes[name] for name in places[array]), default=0)
             elif node.label in MAKERS or (leaves and node.label not in REDUCTIONS):
                 nbytes[array] = None
@@ -218,6 +241,12 @@ def settled(array: int, node: dot.Node, places: list[set[str]], unfused: primiti
     return max(unfused.nbytes[name] for name in places[array])
 
 
+def widest(names: set[str], unfused: primitives.Primitives) -> set[str]:
+    """Those of the arrays `names` that have the most bytes."""
+    most = max((unfused.nbytes[name] for name in names), default=0)
+    return {name for name in names if unfused.nbytes[name] == most}
+
+
 def counterparts(
     node: dot.Node, position: int, places: list[set[str]], unfused: primitives.Primitives, read_by: set[str]
 ) -> set[str]:
@@ -227,9 +256,7 @@ def counterparts(
         raise Disagreement(f"MLX's graph has a kernel {node.label} on arrays that its primitives do not show")
     if node.is_fused:
         found = set().union(*(unfused.descendants(name) for name in places[anchor]))
-        found = {name for name in found if read_by <= {one.name for one in unfused.consumers[name]}} or found
-        widest = max((unfused.nbytes[name] for name in found), default=0)
-        return {name for name in found if unfused.nbytes[name] == widest}
+        return {name for name in found if read_by <= {one.name for one in unfused.consumers[name]}} or found
     family = family_of(node.label)
 
     def agrees(primitive: primitives.Primitive) -> bool:
