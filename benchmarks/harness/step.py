@@ -2,6 +2,7 @@
 
 import itertools
 import time
+from functools import cache
 from typing import Any
 
 import mlx.core as mx
@@ -88,12 +89,16 @@ def filled(shapes: Any, tile: np.ndarray, dtype: mx.Dtype) -> Any:
     """A tree of evaluated arrays of `shapes`, each with a buffer of its own, holding the tile's values repeated.
 
     Every leaf starts elsewhere in the tile: leaves of one shape hold different values, so that mixing them up shows.
+    A leaf that has a dtype of its own is of that, not of `dtype`.
     """
-    source = mx.array(tile, mx.float32).astype(dtype)
-    zero = mx.array(0, dtype)
     number = itertools.count()
 
+    @cache
+    def constants(dtype: mx.Dtype) -> tuple[mx.array, mx.array]:
+        return mx.array(tile, mx.float32).astype(dtype), mx.array(0, dtype)
+
     def array(shape: trees.Shape) -> mx.array:
+        source, zero = constants(getattr(mx, shape.dtype) if shape.dtype else dtype)
         start = next(number) * STRIDE % TILE
         copies = -(-(start + shape.size) // TILE)
         leaf = (mx.concatenate([source] * copies)[start : start + shape.size] + zero).reshape(tuple(shape))
