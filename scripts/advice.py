@@ -111,11 +111,10 @@ def compared(other: Tried, chosen: Tried) -> str:
 
 def why_none(rows: list[Row], terms: Terms) -> str:
     """Why nothing can be recommended, and what to do."""
-    objections = {row: objection(row.trial, terms) for row in rows if row.trial}
-    if not objections:
-        reasons = list(dict.fromkeys(row.reason for row in rows))
-        return f"nothing could be measured: {reasons[0]}"
-    large = [row.trial.memory.peak for row, why in objections.items() if row.trial and why == OVER_LIMIT]
+    trials = [row.trial for row in rows if row.trial]
+    if not trials:
+        return f"nothing could be measured: {rows[0].reason}"
+    large = [one.memory.peak for one in trials if objection(one, terms) == OVER_LIMIT]
     if large:
         return f"nothing that is accurate keeps the memory limit; the least it takes is {decimal(min(large))}"
     return "none is AdamW in these dtypes, see the notes; try --dtype float32"

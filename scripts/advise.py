@@ -1,4 +1,4 @@
-"""Recommend an AdamW for a model: measure every variant on this machine, on the shapes and dtypes of its parameters.
+"""Recommend an AdamW for a model: measure every variant here, on its parameters' shapes and dtypes.
 
 Of a safetensors file only the header is read. Every tensor of floating-point numbers counts as trained.
 """
