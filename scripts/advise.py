@@ -1,6 +1,7 @@
-"""Recommend an AdamW for a model: measure every variant here, on its parameters' shapes and dtypes.
+"""Recommend an AdamW for a model: measure every variant here, on the model's shapes and dtypes.
 
-Of a safetensors file only the header is read. Every tensor of floating-point numbers counts as trained.
+Of a safetensors file only the header is read. Every tensor of floating-point numbers counts as
+trained.
 """
 
 import argparse
@@ -39,7 +40,10 @@ SAMPLED = 0.8
 """Of a case's share of the time, after which no more samples are taken than are needed."""
 
 OVERRUN = 3
-"""Shares that a case may take before it is ended: what one takes too long for, others leave."""
+"""Shares that a case may take before it is ended: what one takes more, others leave."""
+
+SHORTEST = 1.0
+"""Seconds: in less no process does anything."""
 
 EPILOG = """examples:
   python -m scripts.advise model.safetensors
@@ -93,6 +97,9 @@ def attempt(case: ModelCase, options: argparse.Namespace, share: float, left: fl
     free = machine.free_bytes()
     if case.needed_bytes > free:
         return f"needs {decimal(case.needed_bytes)} of memory, {decimal(free)} are free"
+    more = f"try --seconds {math.ceil(4 * options.seconds)}"
+    if left < SHORTEST:
+        return f"no time was left; {more}"
     request = Request(
         case.variant,
         case.precision_name,
@@ -107,7 +114,7 @@ def attempt(case: ModelCase, options: argparse.Namespace, share: float, left: fl
         try:
             output, _ = worker.communicate(json.dumps(request._asdict()), timeout=longest)
         except subprocess.TimeoutExpired:
-            return f"not finished in {longest:.0f} s; try --seconds {math.ceil(4 * options.seconds)}"
+            return f"not finished in {longest:.0f} s; {more}"
     if worker.returncode or not output:
         last = asv_plugin.last_line(log.read_text(errors="replace"))
         return one_line(f"its process died (exit code {worker.returncode}): {last}")
@@ -176,7 +183,8 @@ def remarks(rows: list[Row]) -> list[str]:
     for name in dict.fromkeys(row.precision for row in rows if row.trial):
         precision = cases.PRECISIONS[name]
         if precision.state != precision.parameter:
-            lines.append(f"{name}: {precision.parameter} parameters and gradients, {precision.state} m and v")
+            master = f", {precision.master} master weights" * bool(precision.master)
+            lines.append(f"{name}: {precision.parameter} parameters and gradients, {precision.state} m and v{master}")
     faults: dict[tuple[str, str], list[str]] = {}
     for row in rows:
         for fault in row.trial.behaviour.faults if row.trial else []:
@@ -214,17 +222,19 @@ def recommendation(chosen: Tried, reason: str, bias_correction: bool) -> list[st
         lines.append("A step cannot be part of a function that you compile with mx.compile.")
     if extra := extras(variant):
         lines.append(f"It needs: pip install {' '.join(repr(one) for one in extra)}")
-    return [*lines, "", *(f"    {line}" for line in code(chosen.row, bias_correction, hasattr(kind, "upstream_state")))]
+    return [*lines, "", *(f"    {line}" for line in code(chosen.row, bias_correction))]
 
 
-def code(row: Row, bias_correction: bool, state_is_its_own: bool) -> list[str]:
-    """The code that makes the optimizer, and its state where that is not in the parameters' dtype."""
+def code(row: Row, bias_correction: bool) -> list[str]:
+    """The code that makes the optimizer, and its state where MLX would not make it of itself."""
+    precision = cases.PRECISIONS[row.precision]
     lines = [
         f"from adamw.variants.{row.variant} import AdamW",
         f"optimizer = AdamW(learning_rate=1e-3{', bias_correction=True' * bias_correction})",
     ]
-    precision = cases.PRECISIONS[row.precision]
-    if precision.state == precision.parameter or state_is_its_own:
+    if precision.state_is_the_variants:
+        return [*lines, "optimizer.init(model.trainable_parameters())"]
+    if precision.state == precision.parameter:
         return lines
     return [
         "import mlx.core as mx",
@@ -276,7 +286,7 @@ def parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--dtype",
-        choices=list(cases.ITEMSIZE),
+        choices=list(dict.fromkeys(precision.parameter for precision in cases.PRECISIONS.values())),
         help="of all parameters and gradients; default: the file's, float32 for a tree",
     )
     parser.add_argument(

@@ -16,10 +16,13 @@ import mlx.optimizers
 import numpy as np
 import psutil
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import adamw
 from benchmarks.harness import behaviour, cases, check, model, trees, trial
 from benchmarks.harness.behaviour import Behaviour, ModelStep
+from benchmarks.harness.header import Tensor
 from benchmarks.harness.measurement import Memory, Samples
 from benchmarks.harness.trial import Trial
 from scripts import advice, advise, command, scratch
@@ -111,6 +114,33 @@ def test_what_mlx_cannot_have_is_refused(tmp_path):
         model.load([f"leaf_{2**31}"])
     with pytest.raises(model.BadModel, match="no such file, and unknown tree 'gpt5'; choose one of: one_leaf"):
         model.load(["gpt5"])
+
+
+@settings(deadline=None)
+@given(
+    st.lists(
+        st.builds(
+            Tensor,
+            st.text(max_size=3),
+            st.sampled_from([*model.DTYPES, *model.NOT_TRAINED, "C64", "F4"]),
+            st.lists(st.integers(0, 2**40), max_size=4).map(tuple),
+        ),
+        max_size=5,
+    ),
+    st.sampled_from([None, "float16"]),
+)
+def test_any_tensors_make_a_model_or_are_refused_in_one_line(tensors, dtype):
+    try:
+        loaded = model.from_tensors(["m.safetensors"], [tensors], dtype)
+    except model.BadModel as error:
+        refusal = str(error)
+        loaded = None
+    if loaded is None:
+        assert refusal.isprintable()
+    else:
+        assert all(0 < dimension <= model.LARGEST_DIMENSION for leaf in loaded.leaves for dimension in leaf)
+        assert {leaf.dtype for leaf in loaded.leaves} <= {"float32", "float16", "bfloat16"}
+        assert loaded.precisions
 
 
 def test_bytes_are_summed_leaf_by_leaf(tmp_path):
@@ -319,16 +349,17 @@ def test_the_code_makes_the_optimizer_that_was_measured():
     network.set_dtype(mx.bfloat16)
     gradients = {"weight": mx.ones((3, 4), mx.bfloat16), "bias": mx.ones((3,), mx.bfloat16)}
     for precision, dtype in (("bfloat16", mx.bfloat16), ("mixed", mx.float32)):
-        lines = advise.code(Row("compiled", precision), bias_correction=True, state_is_its_own=False)
+        lines = advise.code(Row("compiled", precision), bias_correction=True)
         optimizer = run_code(lines, network)
         optimizer.update(network, gradients)
         assert type(optimizer) is adamw.load("compiled")
         assert optimizer.bias_correction
         assert optimizer.state["weight"]["v"].dtype == dtype
         assert network.weight.dtype == mx.bfloat16
-    assert advise.code(Row("compiled", "mixed"), bias_correction=False, state_is_its_own=True) == [
-        "from adamw.variants.compiled import AdamW",
+    assert advise.code(Row("another", "master"), bias_correction=False) == [
+        "from adamw.variants.another import AdamW",
         "optimizer = AdamW(learning_rate=1e-3)",
+        "optimizer.init(model.trainable_parameters())",
     ]
 
 
@@ -421,6 +452,14 @@ def test_what_does_not_fit_is_told_and_exits_with_1(monkeypatch, tmp_path, capsy
     assert advise.main(["gpt2"]) == 1
     output = capsys.readouterr().out
     assert "No recommendation: nothing could be measured: needs 4.0 GB of memory, 1.0 GB are free" in output
+
+
+def test_no_process_is_started_without_time(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(adamw, "names", lambda: ["eager", "compiled"])
+    monkeypatch.setattr(advise, "process", None)
+    monkeypatch.setattr(sys, "argv", ["advise"])
+    assert advise.main(["leaf_1024", "--seconds", "0.5"]) == 1
+    assert "nothing could be measured: no time was left; try --seconds 2" in capsys.readouterr().out
 
 
 def test_a_memory_limit_rules_out(monkeypatch, tmp_path, capsys):
