@@ -8,7 +8,7 @@ from rich.filesize import decimal
 from benchmarks.harness.trial import Trial
 
 NOISE = 0.03
-"""Two figures closer than this are the same: a fresh process of the same case differs by as much."""
+"""Two figures closer than this are taken for the same."""
 
 NOT_ADAMW, INEXACT, OVER_LIMIT = "not AdamW", "inexact", "over the limit"
 

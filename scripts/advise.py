@@ -125,7 +125,7 @@ def attempt(case: ModelCase, options: argparse.Namespace, share: float, left: fl
 @contextlib.contextmanager
 def process(errors: Any) -> Iterator[subprocess.Popen]:
     """A process that tries one case; neither it nor the compilers it starts outlive this block."""
-    worker = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-m", WORKER],
         env=os.environ | {"TMPDIR": str(scratch.folder())},
         stdin=subprocess.PIPE,
@@ -133,13 +133,12 @@ def process(errors: Any) -> Iterator[subprocess.Popen]:
         stderr=errors,
         text=True,
         start_new_session=True,  # Ctrl-C is for the command, which ends this
-    )
-    try:
-        yield worker
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(worker.pid, signal.SIGKILL)
-        worker.wait()
+    ) as worker:
+        try:
+            yield worker
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(worker.pid, signal.SIGKILL)
 
 
 def table(rows: list[Row], terms: Terms, chosen: Tried | None) -> Table:
