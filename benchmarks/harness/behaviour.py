@@ -13,10 +13,10 @@ from mlx.utils import tree_map
 
 from adamw import reference
 from benchmarks.harness import check, trees
-from benchmarks.harness.cases import LEARNING_RATE, Case
+from benchmarks.harness.cases import LEARNING_RATE
 from benchmarks.harness.evaluation import flat
 from benchmarks.harness.model import ModelCase, leaf
-from benchmarks.harness.step import Step
+from benchmarks.harness.modelstep import ModelStep
 
 SIDE = 16
 """Elements in each of a small leaf's dimensions."""
@@ -28,20 +28,6 @@ TINY = 1e-4
 
 QUIET_STEPS = 100
 B2 = 0.999
-
-
-class ModelStep(Step):
-    """A step of a model's tree. m and v are in each leaf's dtype, as upstream makes them, if the precision is that."""
-
-    def __init__(self, case: ModelCase) -> None:
-        self.tree = case.tree
-        super().__init__(case)
-        if case.state_is_each_leafs:
-            self.optimizer.init(self.parameters)
-            self.evaluate()
-
-    def shapes(self, case: Case) -> Any:
-        return self.tree
 
 
 class Behaviour(NamedTuple):

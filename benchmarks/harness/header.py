@@ -41,7 +41,7 @@ def read(path: Path) -> list[Tensor]:
             slices = {name: file.get_slice(name) for name in file.offset_keys()}
             tensors = [Tensor(name, one.get_dtype(), tuple(one.get_shape())) for name, one in slices.items()]
         json.loads(text, object_pairs_hook=each_once)
-    except (SafetensorError, ValueError, RecursionError) as error:
+    except (SafetensorError, ValueError) as error:
         reason = printable(str(error).removeprefix("Error while deserializing header: "))
         raise BadFile(
             f"{printable(str(path))}: no safetensors file, or not all of it: {reason}; get it anew"

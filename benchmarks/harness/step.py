@@ -40,12 +40,16 @@ class Step:
         self.gradients = self.fill(shapes, random, getattr(mx, precision.gradient))
         self.held = [self.fill(shapes, random, getattr(mx, precision.parameter))]
         self.optimizer = adamw.create(case.variant, learning_rate=LEARNING_RATE, bias_correction=case.bias_correction)
-        if precision.state_is_the_variants:
+        if self.state_is_of_the_parameters(case):
             self.optimizer.init(self.parameters)
         else:
             state_dtype = getattr(mx, precision.state)
             self.optimizer.init(tree_map(lambda array: mx.zeros(array.shape, state_dtype), self.parameters))
         self.evaluate()
+
+    def state_is_of_the_parameters(self, case: Case) -> bool:
+        """Whether the optimizer makes its state of the parameters, not of zeros in the precision's dtype."""
+        return case.precision.state_is_the_variants
 
     def shapes(self, case: Case) -> Any:
         return trees.build(case.tree_name)

@@ -12,11 +12,12 @@ import time
 from typing import Any, NamedTuple
 
 from benchmarks.harness import behaviour, check, model
-from benchmarks.harness.behaviour import Behaviour, ModelStep
+from benchmarks.harness.behaviour import Behaviour
 from benchmarks.harness.evaluation import flat
 from benchmarks.harness.measure import measure_memory, private_caches
 from benchmarks.harness.measurement import Memory, Samples, rounded
 from benchmarks.harness.model import ModelCase
+from benchmarks.harness.modelstep import ModelStep
 from benchmarks.harness.sampling import sample
 from benchmarks.harness.step import TRACES
 from benchmarks.harness.worker import end_with_parent, own_output
