@@ -62,7 +62,7 @@ def planned(loaded: Model, bias_correction: bool) -> tuple[list[ModelCase], list
         if not precisions:
             rows.append(Row(variant, "-", reason=f"not made for {next(iter(loaded.dtypes))}"))
         elif reason := unavailable(variant):
-            rows += [Row(variant, name, reason=reason) for name in precisions]
+            rows.append(Row(variant, "-", reason=reason))
         else:
             wanted += [model.case(loaded, variant, name, bias_correction) for name in precisions]
     return wanted, rows
