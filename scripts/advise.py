@@ -176,8 +176,8 @@ def was_disturbed(trial: Trial) -> bool:
     return machine.backend() == "CPU" and trial.step.busy < QUIET
 
 
-def remarks(rows: list[Row]) -> list[str]:
-    """What the table's words mean here, in lines: the precisions, and what is not AdamW."""
+def remarks(rows: list[Row], terms: Terms) -> list[str]:
+    """What the table's words mean here, in lines: the precisions, what is inexact, and what is not AdamW."""
     lines = []
     for name in dict.fromkeys(row.precision for row in rows if row.trial):
         precision = cases.PRECISIONS[name]
@@ -188,6 +188,8 @@ def remarks(rows: list[Row]) -> list[str]:
     for row in rows:
         for fault in row.trial.behaviour.faults if row.trial else []:
             faults.setdefault((row.precision, fault), []).append(row.variant)
+    if any(row.trial and advice.objection(row.trial, terms) == advice.INEXACT for row in rows):
+        lines.append(f"{advice.INEXACT}: the error is more than {terms.tolerance:.0e}, the tolerance of these dtypes")
     if any(row.trial and was_disturbed(row.trial) for row in rows):
         lines.append(f"busy: {NOTES['busy']}; to be sure, run it again on a quiet machine")
     return lines + [
@@ -315,7 +317,7 @@ def main(arguments: list[str] | None = None) -> int:
     console.print()
     console.print(table(rows, terms, chosen))
     console.print()
-    for line in remarks(rows):
+    for line in remarks(rows, terms):
         console.print(line, markup=False, highlight=False)
     if chosen:
         lines = recommendation(chosen, advice.why(chosen, found), options.bias_correction)

@@ -348,6 +348,17 @@ def test_nothing_to_recommend_is_told_with_the_next_step():
     assert "--dtype float32" in advice.why_none([row("a", 10, 7, faults=["no"])], TERMS)
 
 
+def test_the_words_of_the_table_are_explained():
+    eight = row("b", 10, 4, error=1e-2)._replace(precision="float32_8bit")
+    lines = advise.remarks([row("a", 10, 4, faults=["[why]"]), row("c", 10, 4, faults=["[why]"]), eight], TERMS)
+    assert lines == [
+        "float32_8bit: float32 parameters and gradients, 8-bit codes m and v",
+        "inexact: the error is more than 4e-06, the tolerance of these dtypes",
+        "not AdamW: a, c (float32): [why]",
+    ]
+    assert advise.remarks([row("a", 10, 4)], TERMS) == []
+
+
 # The code that is printed
 
 
