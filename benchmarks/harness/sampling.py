@@ -18,17 +18,17 @@ WARM_UP = 0.1  # seconds
 WARM_UP_CALLS = 2
 
 
-def sample(call: Callable[[], object]) -> Samples:
+def sample(call: Callable[[], object], budget: float = BUDGET, minimum: int = MINIMUM_SAMPLES) -> Samples:
     """Time `call`, which must end synchronised with the device.
 
-    A short call is repeated within a sample until the sample lasts SHORTEST_SAMPLE; samples are taken until BUDGET
-    seconds are spent and there are at least MINIMUM_SAMPLES. The garbage collector is off while the clock runs.
+    A short call is repeated within a sample until the sample lasts SHORTEST_SAMPLE; samples are taken until `budget`
+    seconds are spent and there are at least `minimum`. The garbage collector is off while the clock runs.
     """
     number = max(1, math.ceil(SHORTEST_SAMPLE / warm_up(call)))
     seconds: list[float] = []
     cpu = 0.0
     with no_garbage_collection():
-        while len(seconds) < MINIMUM_SAMPLES or (sum(seconds) * number < BUDGET and len(seconds) < MAXIMUM_SAMPLES):
+        while len(seconds) < minimum or (sum(seconds) * number < budget and len(seconds) < MAXIMUM_SAMPLES):
             mx.synchronize()
             cpu_start, start = time.process_time(), time.perf_counter()
             for _ in range(number):

@@ -2,6 +2,7 @@
 
 import itertools
 import time
+from functools import cache
 from typing import Any
 
 import mlx.core as mx
@@ -39,12 +40,16 @@ class Step:
         self.gradients = self.fill(shapes, random, getattr(mx, precision.gradient))
         self.held = [self.fill(shapes, random, getattr(mx, precision.parameter))]
         self.optimizer = adamw.create(case.variant, learning_rate=LEARNING_RATE, bias_correction=case.bias_correction)
-        if precision.state_is_the_variants:
+        if self.state_is_of_the_parameters(case):
             self.optimizer.init(self.parameters)
         else:
             state_dtype = getattr(mx, precision.state)
             self.optimizer.init(tree_map(lambda array: mx.zeros(array.shape, state_dtype), self.parameters))
         self.evaluate()
+
+    def state_is_of_the_parameters(self, case: Case) -> bool:
+        """Whether the optimizer makes its state of the parameters, not of zeros in the precision's dtype."""
+        return case.precision.state_is_the_variants
 
     def shapes(self, case: Case) -> Any:
         return trees.build(case.tree_name)
@@ -88,12 +93,16 @@ def filled(shapes: Any, tile: np.ndarray, dtype: mx.Dtype) -> Any:
     """A tree of evaluated arrays of `shapes`, each with a buffer of its own, holding the tile's values repeated.
 
     Every leaf starts elsewhere in the tile: leaves of one shape hold different values, so that mixing them up shows.
+    A leaf that has a dtype of its own is of that, not of `dtype`.
     """
-    source = mx.array(tile, mx.float32).astype(dtype)
-    zero = mx.array(0, dtype)
     number = itertools.count()
 
+    @cache
+    def constants(dtype: mx.Dtype) -> tuple[mx.array, mx.array]:
+        return mx.array(tile, mx.float32).astype(dtype), mx.array(0, dtype)
+
     def array(shape: trees.Shape) -> mx.array:
+        source, zero = constants(getattr(mx, shape.dtype) if shape.dtype else dtype)
         start = next(number) * STRIDE % TILE
         copies = -(-(start + shape.size) // TILE)
         leaf = (mx.concatenate([source] * copies)[start : start + shape.size] + zero).reshape(tuple(shape))

@@ -12,7 +12,12 @@ SWEEP = tuple(2**power for power in range(10, 27, 2))
 
 
 class Shape(tuple):
-    """A leaf's dimensions. A class of its own, because a tree may contain plain tuples."""
+    """A leaf's dimensions. A class of its own, because a tree may contain plain tuples.
+
+    `dtype` is the leaf's own, by MLX's name, in a tree whose leaves differ; None where the precision decides.
+    """
+
+    dtype: str | None = None
 
     @property
     def size(self) -> int:
