@@ -59,7 +59,7 @@ PEAK_SOURCES = {
 }
 
 EPILOG = """examples:
-  python -m scripts.peers --json peers.json       four trees in float32 and bfloat16: half an hour on two cores
+  python -m scripts.peers --json peers.json       four trees, float32 and bfloat16, all cores
   python -m scripts.peers --case 'float32/resnet50|float32_8bit/resnet50' --threads 1
 
 A case is NAME/PRECISION/TREE: torch_fused/float32/gpt2, optax/bfloat16/leaf_1048576, windowed/mixed/resnet50.
