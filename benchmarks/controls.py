@@ -49,10 +49,10 @@ class Controls:
             held.append(optimizer.apply_gradients(gradients, held.pop()))
             mx.eval(held, optimizer.state)
 
-        samples = sample(step)
+        samples = sample(step, mx.synchronize)
         return sampled(samples.seconds, samples.number)
 
 
 def timed(build):
-    samples = sample(lambda: mx.eval(build()))
+    samples = sample(lambda: mx.eval(build()), mx.synchronize)
     return sampled(samples.seconds, samples.number)

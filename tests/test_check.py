@@ -8,7 +8,7 @@ import mlx.core as mx
 import pytest
 
 import adamw
-from benchmarks.harness import cases, check, measure
+from benchmarks.harness import agreement, cases, check, measure
 from benchmarks.harness.count import count
 from benchmarks.harness.step import Step
 
@@ -22,7 +22,7 @@ def checked(case: cases.Case, optimizer: type) -> float:
     replacement.state = step.optimizer.state
     step.optimizer = replacement
     expected = check.Check(case, step)
-    for _ in range(check.STEPS):
+    for _ in range(agreement.STEPS):
         step()
     check.check_dtypes(case, step)
     return expected.error(step)
@@ -171,7 +171,7 @@ def test_a_trace_while_the_clock_runs_is_found(monkeypatch):
 
 
 def test_blocks_of_a_large_leaf_include_both_ends():
-    array = mx.arange(10 * check.BLOCKS * check.BLOCK, dtype=mx.float32)
+    array = mx.arange(10 * agreement.BLOCKS * agreement.BLOCK, dtype=mx.float32)
     values = check.compared(array)
-    assert values.size == check.BLOCKS * check.BLOCK
+    assert values.size == agreement.BLOCKS * agreement.BLOCK
     assert (values[0], values[-1]) == (0, array.size - 1)

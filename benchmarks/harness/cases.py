@@ -24,8 +24,8 @@ class Precision(NamedTuple):
     """The dtypes of a case's arrays, by MLX's names, and the error that is still correct in them.
 
     `state` is the dtype of m and v; `master` that of the weights from which the parameters are rounded, if there are
-    any. `tolerance` is the largest accepted error relative to the float64 reference after `check.STEPS` steps, element
-    by element: a small multiple of the coarsest dtype's rounding unit (2^-24, 2^-11, 2^-8; of an 8-bit code 2^-7).
+    any. `tolerance` is the largest accepted error relative to the float64 reference after `agreement.STEPS` steps,
+    element by element: a small multiple of the coarsest dtype's rounding unit (2^-24, 2^-11, 2^-8; 8-bit codes 2^-7).
     """
 
     parameter: str

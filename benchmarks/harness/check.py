@@ -1,26 +1,15 @@
 """A case that is wrong is not fast: what is proven of every case before it is timed."""
 
-import math
-
 import mlx.core as mx
 import numpy as np
 from mlx.utils import tree_map
 
-from adamw import reference
 from benchmarks.harness import graph
-from benchmarks.harness.cases import LEARNING_RATE, Case
+from benchmarks.harness.agreement import WrongCase, blocks, worst_error
+from benchmarks.harness.cases import Case
 from benchmarks.harness.counters import Counters
 from benchmarks.harness.evaluation import flat
 from benchmarks.harness.step import Step
-
-STEPS = 3
-BLOCKS = 8
-BLOCK = 2**13
-"""Elements. Of a leaf larger than BLOCKS blocks, that many are compared, evenly spread, the first and last included."""
-
-
-class WrongCase(RuntimeError):
-    """A case that does not do what its name says: a wrong result, a changed dtype, unexpected kernels, a new trace."""
 
 
 class Check:
@@ -32,35 +21,12 @@ class Check:
         self.start = [(compared(parameter), compared(gradient)) for parameter, gradient in leaves]
 
     def error(self, step: Step) -> float:
-        """The largest relative error of any compared element of w, m and v. Raises WrongCase over the tolerance.
-
-        The inputs keep every reference value well away from zero, so the error is relative, element by element.
-        """
-        states = leaf_states(step)
-        worst, place = 0.0, ""
-        for number, (start, w, state) in enumerate(zip(self.start, flat(step.parameters), states, strict=True)):
-            expected = self._expected(*start)
-            arrays = {"w": w, "m": state["m"], "v": state["v"]}
-            for (name, array), ideal in zip(arrays.items(), expected, strict=True):
-                error = float(np.max(np.abs(compared(array) - ideal) / np.abs(ideal)))
-                error = math.inf if math.isnan(error) else error
-                if error > worst:
-                    worst, place = error, f"{name} of leaf {number}"
-        tolerance = self.case.precision.tolerance * getattr(step.optimizer, "rounding", 1)
-        if worst > tolerance:
-            raise WrongCase(
-                f"{self.case}: wrong result: error {worst:.3g} in {place} after {STEPS} steps, "
-                f"tolerance {tolerance:.3g}"
-            )
-        return worst
-
-    def _expected(self, parameter: np.ndarray, gradient: np.ndarray) -> reference.Leaf:
-        leaf = reference.start(parameter)
-        for t in range(1, STEPS + 1):
-            leaf = reference.step(
-                leaf, gradient, t, learning_rate=LEARNING_RATE, bias_correction=self.case.bias_correction
-            )
-        return leaf
+        """The largest relative error of any compared element of w, m and v. Raises WrongCase over the tolerance."""
+        found = (
+            {"w": compared(w), "m": compared(state["m"]), "v": compared(state["v"])}
+            for w, state in zip(flat(step.parameters), leaf_states(step), strict=True)
+        )
+        return worst_error(self.case, self.start, found, rounding=getattr(step.optimizer, "rounding", 1))
 
 
 def leaf_states(step: Step) -> list[dict[str, mx.array]]:
@@ -74,10 +40,8 @@ def leaf_states(step: Step) -> list[dict[str, mx.array]]:
 
 def compared(array: mx.array) -> np.ndarray:
     """The elements of `array` that are compared, copied, in float64."""
-    values = array.reshape(-1)
-    if values.size > BLOCKS * BLOCK:
-        starts = np.linspace(0, values.size - BLOCK, BLOCKS).astype(int).tolist()
-        values = mx.concatenate([values[start : start + BLOCK] for start in starts])
+    flat_array = array.reshape(-1)
+    values = mx.concatenate([flat_array[block] for block in blocks(array.size)])
     return np.array(values.astype(mx.float32)).astype(np.float64)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from benchmarks.harness import check, donation, dot, graph, trees
+from benchmarks.harness import agreement, check, donation, dot, graph, trees
 from benchmarks.harness.cases import Case
 from benchmarks.harness.counters import Counters, Donation
 from benchmarks.harness.evaluation import as_if_evaluated, everything, flat, held_back, hollow, replace, undone
@@ -171,7 +171,7 @@ def in_miniature(case: Case) -> dict[str, Any]:
         step = MiniatureStep(case)
         expected = check.Check(case, step)
         active, graphs = [], []
-        for _ in range(check.STEPS):
+        for _ in range(agreement.STEPS):
             step()
             active.append(mx.get_active_memory())
             graphs.append(graph_size(step))

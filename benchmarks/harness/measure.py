@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import mlx.core as mx
 
-from benchmarks.harness import check, machine
+from benchmarks.harness import agreement, check, machine
 from benchmarks.harness.cases import Case
 from benchmarks.harness.count import count
 from benchmarks.harness.counters import Counters, Donation
@@ -33,7 +33,7 @@ def measure(case: Case, work: Counters | None = None, donates: Donation | None =
         start = time.perf_counter()
         step()
         first_step = time.perf_counter() - start
-        for _ in range(check.STEPS - 1):
+        for _ in range(agreement.STEPS - 1):
             step()
         error = expected.error(step)
         check.check_dtypes(case, step)
@@ -41,7 +41,7 @@ def measure(case: Case, work: Counters | None = None, donates: Donation | None =
         step()
         memory = measure_memory(step)
         traces = TRACES.traces
-        seconds = sample(step)
+        seconds = sample(step, mx.synchronize)
         if TRACES.traces != traces:
             raise check.WrongCase(f"{case}: traced {TRACES.traces - traces} times while the clock ran")
         with no_garbage_collection():

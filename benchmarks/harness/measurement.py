@@ -38,7 +38,7 @@ class Measurement(NamedTuple):
     step        seconds a step
     host        seconds to build the graph of a step, nothing evaluated; one figure a sample
     work        what a step does; counted once a run, as it is always the same
-    error       largest relative error against the float64 reference after check.STEPS steps
+    error       largest relative error against the float64 reference after agreement.STEPS steps
     wall        seconds that measuring took, all of it
     """
 

@@ -6,8 +6,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-import mlx.core as mx
-
 from benchmarks.harness.measurement import Samples
 
 MINIMUM_SAMPLES = 7  # asv's significance test cannot tell 6 from 6, however far apart they are
@@ -18,8 +16,13 @@ WARM_UP = 0.1  # seconds
 WARM_UP_CALLS = 2
 
 
-def sample(call: Callable[[], object], budget: float = BUDGET, minimum: int = MINIMUM_SAMPLES) -> Samples:
-    """Time `call`, which must end synchronised with the device.
+def sample(
+    call: Callable[[], object],
+    synchronize: Callable[[], object] = lambda: None,
+    budget: float = BUDGET,
+    minimum: int = MINIMUM_SAMPLES,
+) -> Samples:
+    """Time `call`, which must end synchronised with the device; `synchronize` waits for work begun before the clock.
 
     A short call is repeated within a sample until the sample lasts SHORTEST_SAMPLE; samples are taken until `budget`
     seconds are spent and there are at least `minimum`. The garbage collector is off while the clock runs.
@@ -29,7 +32,7 @@ def sample(call: Callable[[], object], budget: float = BUDGET, minimum: int = MI
     cpu = 0.0
     with no_garbage_collection():
         while len(seconds) < minimum or (sum(seconds) * number < budget and len(seconds) < MAXIMUM_SAMPLES):
-            mx.synchronize()
+            synchronize()
             cpu_start, start = time.process_time(), time.perf_counter()
             for _ in range(number):
                 call()

@@ -12,19 +12,13 @@ from mlx.utils import tree_map
 from benchmarks.harness import trees
 from benchmarks.harness.cases import LEARNING_RATE, Case
 from benchmarks.harness.evaluation import held_back, undone
+from benchmarks.harness.inputs import SEED, STRIDE, TILE, values
 from benchmarks.harness.tracing import TraceCounter
 
 TRACES = TraceCounter()
 TRACES.install()  # before any variant is imported
 
 import adamw  # noqa: E402
-
-SEED = 0
-STRIDE = 7919
-"""Elements of the tile between the starts of two leaves; odd, so that all leaves of a tree start differently."""
-
-TILE = 2**20
-"""Elements drawn at random; a larger leaf repeats them."""
 
 
 class Step:
@@ -82,11 +76,6 @@ class Step:
     def __call__(self) -> None:
         self.dispatch()
         self.evaluate()
-
-
-def values(random: np.random.Generator) -> np.ndarray:
-    """Magnitudes from 0.5 to 1.5 of either sign: no step takes them near a denormal, an overflow or a zero."""
-    return random.uniform(0.5, 1.5, TILE) * random.choice([-1.0, 1.0], TILE)
 
 
 def filled(shapes: Any, tile: np.ndarray, dtype: mx.Dtype) -> Any:

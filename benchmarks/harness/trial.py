@@ -11,7 +11,9 @@ import threading
 import time
 from typing import Any, NamedTuple
 
-from benchmarks.harness import behaviour, check, model
+import mlx.core as mx
+
+from benchmarks.harness import agreement, behaviour, check, model
 from benchmarks.harness.behaviour import Behaviour
 from benchmarks.harness.evaluation import flat
 from benchmarks.harness.measure import measure_memory, private_caches
@@ -64,7 +66,7 @@ def run(case: ModelCase, until: float) -> Trial:
     step = ModelStep(case)
     expected = check.Check(case, step)
     dtypes = [array.dtype for array in flat(step.parameters)]
-    for _ in range(check.STEPS):
+    for _ in range(agreement.STEPS):
         step()
     error = expected.error(step)
     if [array.dtype for array in flat(step.parameters)] != dtypes:
@@ -74,7 +76,7 @@ def run(case: ModelCase, until: float) -> Trial:
     memory = measure_memory(step)
     observed = behaviour.observe(case)
     traces = TRACES.traces
-    samples = sample(step, min(LONGEST_SAMPLING, until - time.time()), FEWEST_SAMPLES)
+    samples = sample(step, mx.synchronize, min(LONGEST_SAMPLING, until - time.time()), FEWEST_SAMPLES)
     if TRACES.traces != traces:
         raise check.WrongCase(f"{case}: traced {TRACES.traces - traces} times while the clock ran")
     return Trial(samples, memory, error, observed)
