@@ -10,8 +10,10 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import carray, njit, types
+from numba import carray, config, njit, types
 from numba.extending import intrinsic
+
+THREADS: int = config.NUMBA_NUM_THREADS
 
 STORED = {"float32": np.float32, "bfloat16": np.uint16, "float16": np.uint16}
 """The dtypes a loop can read and write, by MLX's names, and how NumPy sees their elements."""

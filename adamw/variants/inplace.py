@@ -3,7 +3,6 @@
 MLX's arrays cannot be changed, so this happens outside of MLX: a loop compiled by numba writes over their memory.
 """
 
-import os
 import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -67,7 +66,7 @@ class AdamW(CompiledAdamW):
     device.
 
     Args:
-        threads (int): default all cores.
+        threads (int): default NUMBA_NUM_THREADS, or all cores that the process may use.
     """
 
     kernels_a_leaf = (0, 0)
@@ -79,7 +78,7 @@ class AdamW(CompiledAdamW):
         if threads is not None and threads <= 0:
             raise ValueError(f"AdamW threads should be >0, {threads} was provided instead")
         super().__init__(*args, **hyper_parameters)
-        self.threads = threads or os.cpu_count() or 1
+        self.threads = threads or loops.THREADS
         self._own: dict[int, Own] = {}
 
     @staticmethod

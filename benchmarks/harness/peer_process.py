@@ -24,7 +24,7 @@ from benchmarks.harness.cases import Case
 from benchmarks.harness.peers import PEERS, Peer
 from benchmarks.harness.worker import end_with_parent, own_output
 
-THREADS = "ADAMW_THREADS"
+THREADS = "NUMBA_NUM_THREADS"
 """The environment variable with the number of threads that a step may use."""
 
 REHEARSAL = {"weight": [trees.shape(2**18), trees.shape(1024)]}
