@@ -1,5 +1,6 @@
 """The long run shows where half precision is not AdamW, and holds every variant to its precision for 2000 steps."""
 
+import json
 from typing import Any
 
 import here
@@ -11,6 +12,8 @@ from asv_runner.benchmarks.mark import SkipNotImplemented
 import adamw
 from benchmarks.accuracy import shown
 from benchmarks.harness import accuracy, cases, ledger, run
+from scripts import accuracy as command
+from scripts.command import UserError
 
 ALL = [(variant, precision) for variant in here.VARIANTS for precision in cases.precisions(variant)]
 
@@ -87,3 +90,38 @@ def test_the_run_measures_once_and_skips_what_cannot_run(tmp_path, monkeypatch):
     monkeypatch.setattr(adamw, "unavailable", lambda name: "it needs a GPU")
     with pytest.raises(SkipNotImplemented, match="it needs a GPU"):
         run.accuracy("eager", "float32")
+
+
+def test_the_command_prints_and_writes_what_was_measured(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(accuracy, "measure", lambda variant, precision: accuracy.Accuracy(*range(7), np.inf))
+    path = tmp_path / "accuracy.json"
+    assert command.main(["--case", "^(compiled|split)/(bfloat16|mixed)$", "--json", str(path)]) == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["bfloat16", "compiled", "0", "1", "2", "3", "4", "5", "6", "inf"] in rows
+    assert ["split", "0", "1", "2", "3", "4", "5", "6", "inf"] in rows
+    assert list(json.loads(path.read_text())["accuracy"]) == [
+        "compiled/bfloat16", "split/bfloat16", "compiled/mixed", "split/mixed",
+    ]  # fmt: skip
+
+
+def test_the_whole_table_fits(monkeypatch, capsys):
+    monkeypatch.setattr(accuracy, "measure", lambda variant, precision: accuracy.Accuracy(*[1.3e-05] * 7, 130.0))
+    assert command.main([]) == 0
+    out = capsys.readouterr().out
+    assert "…" not in out
+    assert len(out.splitlines()) > len(ALL)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "message"),
+    [
+        ("bfloat17", r"nothing matches 'bfloat17'; names are like compiled/bfloat16"),
+        ("(", r"--case '\(' is no regular expression"),
+        ("^other/", "it needs a GPU"),
+    ],
+)
+def test_what_cannot_be_measured_is_said_in_one_line(monkeypatch, pattern, message):
+    monkeypatch.setattr(adamw, "names", lambda: ["compiled", "other"])
+    monkeypatch.setattr(adamw, "unavailable", lambda name: "it needs a GPU" if name == "other" else None)
+    with pytest.raises(UserError, match=message):
+        command.select(pattern)

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import here
+import numpy as np
 import pytest
 from rich.console import Console
 
@@ -164,6 +165,9 @@ def test_the_quick_profile_selects_its_cases_and_the_controls_only():
     assert selected("controls.Controls.track_sgd")
     assert not selected("step.Step.track_seconds('eager/float32/vit_b16')")
     assert not selected("step.Step.track_seconds('eager/float32/two_leaves/bias_correction')")
+    assert selected("accuracy.LongRun.track_after_2000('compiled/bfloat16')")
+    assert not selected("accuracy.LongRun.track_after_2000('compiled/mixed')")
+    assert not selected("accuracy.LongRun.track_v_decay('compiled/bfloat16')")
     assert not selected("scaling.Scaling.track_seconds('eager/float32/leaf_1024')")
     assert any(re.search(expression, "scaling.Scaling.track_seconds('eager/float32/leaf_1024')")
                for expression in bench.selection("default"))  # fmt: skip
@@ -244,3 +248,19 @@ def test_of_asvs_output_the_reason_is_the_last_line_that_says_one():
     text = f"· Creating\n·· cannot install mlx: no network\n\n3 s of 4 s {command.OWN_WORK}, the rest\n"
     assert bench.last_line(text) == "cannot install mlx: no network"
     assert bench.last_line("") == "no reason given"
+
+
+def test_the_long_run_is_shown_beside_the_speed_of_its_variant_and_precision(tmp_path):
+    def long_run(case: str, error: float) -> ledger.Entry:
+        return {"what": "accuracy", "case": case, "accuracy": {"after_2000": error}}
+
+    names = ["eager/float32/two_leaves/bias_correction", "eager/bfloat16/two_leaves", "split/bfloat16/two_leaves"]
+    path = written(tmp_path, *(entry(name, 1.0) for name in names), long_run("eager/bfloat16", 0.93))
+    ledger.merge(path, [long_run("eager/float32", 3e-5), long_run("eager/float32", np.inf)])
+    report = table.Report(path)
+    errors = report.frame().set_index(["variant", "workload"]).long_run_error
+    assert errors["eager", "bfloat16/two_leaves"] == 0.93
+    assert errors["eager", "float32/two_leaves/bias_correction"] == np.inf
+    rows = [line.split() for line in shown(report)]
+    assert any(row[-1:] == ["inf"] for row in rows)
+    assert any("9e-01" in row for row in rows)
