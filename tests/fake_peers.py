@@ -98,7 +98,7 @@ FAKES = {
 def plant() -> None:
     assert PRECISIONS["float32"].tolerance < 1e-3, "or a missing decay would pass"
     peers.PEERS.update(FAKES)
-    sampling.BUDGET = sampling.WARM_UP = 0.01
+    sampling.WARM_UP = 0.01
     ceiling.SMALLEST_WORKING_SET, ceiling.CACHE_MULTIPLE = 2**22, 0
     script.WORKER = [sys.executable, __file__]
 

@@ -318,6 +318,13 @@ def test_torch_has_the_threads_that_it_was_given():
     assert peer.torch.get_num_threads() == 1
 
 
+def test_a_variant_has_the_threads_that_it_was_given():
+    pytest.importorskip("numba")
+    given = os.environ | {peer_process.THREADS: "1"}
+    code = "from adamw import loops; print(loops.THREADS)"
+    assert subprocess.check_output([sys.executable, "-c", code], cwd=ROOT, env=given, text=True) == "1\n"
+
+
 def test_torch_updates_in_place():
     peer = made("torch_fused", "bfloat16")
     before = [leaf.data_ptr() for leaf in peer.leaf(0).values()]

@@ -25,7 +25,7 @@ from benchmarks.harness.peers import PEERS, Peer
 from benchmarks.harness.worker import end_with_parent, own_output
 
 THREADS = "NUMBA_NUM_THREADS"
-"""The environment variable with the number of threads that a step may use."""
+"""The environment variable with the number of threads that a step may use: `inplace` reads it through numba."""
 
 REHEARSAL = {"weight": [trees.shape(2**18), trees.shape(1024)]}
 """Leaves large and small enough for all that a framework does of its own accord: threads, another loop."""
