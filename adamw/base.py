@@ -69,15 +69,18 @@ class CompiledAdamW(mlx.optimizers.AdamW):
                 raise TypeError(f"AdamW {name} should be a Python number, {type(value).__name__} was provided instead")
         return constants
 
-    def prepare(self, gradients: Any) -> None:
-        """What upstream does before the step is counted: initialise lazily, run the schedules.
+    def prepare(self, gradients: Any) -> Constants:
+        """What upstream does before the step is counted: initialise lazily, run the schedules. The hyper-parameters.
 
         It stays outside every compiled function, so a schedule may look at the step's value, as it may upstream.
+        Raises TypeError as `constants` does, before anything is changed.
         """
+        constants = self.constants
         if not self._initialized:
             self.init(gradients)
         for name, schedule in self._schedulers.items():
             self.state[name] = schedule(self.step)
+        return constants
 
     @property
     def updates_leaves_itself(self) -> bool:

@@ -15,7 +15,7 @@ from benchmarks.harness.accuracy import Accuracy
 from scripts import command
 
 EPILOG = """examples:
-  python -m scripts.accuracy                        every variant and precision: about a minute
+  python -m scripts.accuracy                        every variant and precision: half a minute
   python -m scripts.accuracy --case 'bfloat16$' --json accuracy.json
 
 exit codes: 0 measured, 2 error, 130 interrupted

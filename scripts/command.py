@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 import os
 import signal
 import sys
@@ -66,4 +67,14 @@ def file_path(text: str) -> Path:
 
 
 def write_json(path: Path, data: Any) -> None:
-    write_whole(path, json.dumps(data, indent=2) + "\n")
+    """Write `data`; null in place of a number that is not finite, which JSON does not know."""
+    write_whole(path, json.dumps(finite(data), indent=2, allow_nan=False) + "\n")
+
+
+def finite(data: Any) -> Any:
+    """`data` with None in place of infinities and NaN."""
+    if isinstance(data, dict):
+        return {key: finite(value) for key, value in data.items()}
+    if isinstance(data, (list, tuple)):
+        return [finite(value) for value in data]
+    return None if isinstance(data, float) and not math.isfinite(data) else data

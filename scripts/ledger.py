@@ -47,12 +47,12 @@ def finished(entries: list[Entry]) -> list[str]:
 
 
 def failures(entries: list[Entry]) -> dict[str, str]:
-    """The cases that were not measured the last time they were tried, and why."""
+    """The cases, and variants in a precision, that were not measured the last time they were tried, and why."""
     failed: dict[str, str] = {}
     for entry in entries:
         if entry["what"] in ("started", "failure"):
             failed[entry["case"]] = entry.get("message", f"{entry['case']}: {DIED}")
-        elif entry["what"] == "case":
+        elif entry["what"] in ("case", "accuracy"):
             failed.pop(entry["case"], None)
     return failed
 

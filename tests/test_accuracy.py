@@ -14,6 +14,7 @@ from benchmarks.accuracy import shown
 from benchmarks.harness import accuracy, cases, ledger, run
 from scripts import accuracy as command
 from scripts.command import UserError
+from scripts.ledger import failures
 
 ALL = [(variant, precision) for variant in here.VARIANTS for precision in cases.precisions(variant)]
 
@@ -85,8 +86,13 @@ def test_the_run_measures_once_and_skips_what_cannot_run(tmp_path, monkeypatch):
     assert run.accuracy("compiled", "float32") == fixed
     monkeypatch.setattr(accuracy, "measure", None)
     assert run.accuracy("compiled", "float32") == fixed
-    (entry,) = ledger.read(tmp_path / "ledger")
+    started, entry = ledger.read(tmp_path / "ledger")
+    assert started == started | {"what": "started", "case": "compiled/float32"}
     assert (entry["case"], entry["accuracy"]["after_2000"]) == ("compiled/float32", 2)
+    monkeypatch.setattr(accuracy, "measure", lambda variant, precision: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        run.accuracy("split", "float32")
+    assert list(failures(ledger.read(tmp_path / "ledger"))) == ["split/float32"]
     monkeypatch.setattr(adamw, "unavailable", lambda name: "it needs a GPU")
     with pytest.raises(SkipNotImplemented, match="it needs a GPU"):
         run.accuracy("eager", "float32")

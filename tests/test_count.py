@@ -81,10 +81,11 @@ def test_mlx_peaks_as_high_as_counted_where_it_cannot_wait_and_never_higher(vari
     """Two leaves are too few for a step to wait in; MLX may free less than it could, so its scalars are allowed for."""
     for workload in ("float32/leaf_65536", "float32/two_leaves"):
         case = cases.case(variant, workload)
+        others = mx.get_active_memory()  # what other tests have left
         step = Step(case)
         step()
         step()
-        measured = max(measure_memory(step).peak for _ in range(5))  # under load it may wait now and then
+        measured = max(measure_memory(step).peak for _ in range(5)) - others  # under load it may wait now and then
         assert measured <= count(case).peak_bytes + 2**12
         assert measured >= 0.9 * count(case).peak_bytes
 

@@ -1,5 +1,6 @@
 """`flat` packs small leaves once, keeps them packed, and says what the gradients' packing costs."""
 
+import copy
 import io
 import re
 from typing import Any
@@ -76,7 +77,7 @@ def test_every_pair_of_dtypes_has_its_buffer():
     optimizer = adamw.create("flat", learning_rate=1e-2)
     parameters = {"half": tree(1.0, mx.bfloat16), "single": tree(1.0)}
     updated = stepped(optimizer, parameters, {"half": tree(0.5, mx.bfloat16), "single": tree(0.5)})
-    assert len(optimizer.state["buffers"]) == 2
+    assert len(optimizer.state["packed-moments"]["buffers"]) == 2
     assert {str(array.dtype) for _, array in tree_flatten(updated["half"])} == {"mlx.core.bfloat16"}
     assert {str(array.dtype) for _, array in tree_flatten(updated["single"])} == {"mlx.core.float32"}
 
@@ -124,7 +125,7 @@ def test_a_step_of_a_part_and_then_of_the_whole():
         results.append(stepped(optimizer, parameters | part, tree(1.5)))
     for one, two in zip(*map(tree_flatten, results), strict=True):
         np.testing.assert_allclose(np.array(one[1]), np.array(two[1]), rtol=1e-6)
-    assert "buffers" in flat.state
+    assert "packed-moments" in flat.state
 
 
 @pytest.mark.parametrize(("largest_packed", "fused"), [(0, 3), (12, 3), (20, 2), (24, 1)])
@@ -140,3 +141,54 @@ def test_leaves_up_to_the_chosen_size_are_packed(largest_packed, fused):
 def test_a_negative_size_is_refused():
     with pytest.raises(ValueError, match="largest_packed should be >=0, -1 was"):
         adamw.create("flat", learning_rate=1e-2, largest_packed=-1)
+
+
+def test_leaves_in_another_order_are_not_mixed_up():
+    first, second = (adamw.create("flat", learning_rate=1e-2) for _ in range(2))
+    gradients = {"a": mx.ones(3), "b": 2 * mx.ones(3)}
+    parameters = stepped(first, {"a": mx.ones(3), "b": mx.ones(3)}, gradients)
+    second.state = tree_map(mx.array, first.state)
+    with pytest.raises(ValueError, match="packed for another tree"):
+        second.apply_gradients({name: gradients[name] for name in "ba"}, parameters)
+
+
+def test_a_packed_state_that_is_set_gets_no_second_set_of_moments():
+    optimizer = adamw.create("flat", learning_rate=1e-2)
+    parameters = stepped(optimizer, tree(1.0))
+    names = [path for path, _ in tree_flatten(optimizer.state)]
+    optimizer.state = optimizer.state
+    stepped(optimizer, parameters, tree(1.5))
+    assert [path for path, _ in tree_flatten(optimizer.state)] == names
+
+
+def test_a_packed_state_can_be_copied_before_its_first_step():
+    first, second = (adamw.create("flat", learning_rate=1e-2) for _ in range(2))
+    parameters = stepped(first, tree(1.0))
+    second.state = first.state
+    assert_equal(stepped(copy.deepcopy(second), parameters, tree(1.5)), stepped(first, parameters, tree(1.5)))
+
+
+def test_the_buffer_wins_over_a_change_of_the_array_itself():
+    optimizer, twin = (adamw.create("flat", learning_rate=1e-2) for _ in range(2))
+    parameters, others = stepped(optimizer, tree(1.0)), stepped(twin, tree(1.0))
+    parameters["a"] *= 0.5  # the same array to Python
+    assert_equal(stepped(optimizer, parameters, tree(1.5)), stepped(twin, others, tree(1.5)))
+    others = stepped(twin, tree(1.0))
+    others["a"] = others["a"] * 0.5  # another array
+    assert abs(stepped(twin, others, tree(1.5))["a"][0, 0].item()) < 0.6
+
+
+@pytest.mark.parametrize("name", ["buffers", "packed", "layout"])
+def test_a_parameter_may_have_any_name(name):
+    optimizer = adamw.create("flat", learning_rate=1e-2)
+    trees = [{name: mx.ones(3), "b": mx.ones(2)} for _ in range(2)]
+    assert list(stepped(optimizer, trees[0], trees[1], steps=2)) == [name, "b"]
+
+
+def test_a_schedule_is_called_once_a_step_whatever_the_step():
+    calls = []
+    optimizer = adamw.create("flat", learning_rate=lambda step: calls.append(step) or mx.array(1e-2))
+    parameters = stepped(optimizer, tree(1.0))
+    before = len(calls)
+    optimizer.apply_gradients({"a": tree(0.5)["a"]}, parameters)
+    assert len(calls) == before + 1

@@ -6,9 +6,10 @@ launch costs more than that; a larger leaf is updated alone, unpacked.
 """
 
 import math
+import zlib
 from functools import cache
 from itertools import accumulate, count
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import mlx.core as mx
 from mlx.utils import tree_flatten, tree_map
@@ -17,8 +18,8 @@ from adamw.base import CompiledAdamW, fused_leaf
 
 DEFAULT_LARGEST_PACKED = 2**17
 
-PACKED = "buffers"
-"""Where `state` has the moments of every buffer, in place of upstream's of every leaf."""
+PACKED = "packed-moments"
+"""Where `state` has the moments of every buffer, in place of upstream's of every leaf. No name of a module's child."""
 
 
 class Leaf(NamedTuple):
@@ -39,13 +40,21 @@ class Layout(NamedTuple):
     def shapes(self, buffer: list[int]) -> list[tuple[int, ...]]:
         return [self.leaves[number].shape for number in buffer]
 
+    def checksum(self) -> mx.array:
+        """What tells this layout from others in a checkpoint."""
+        paths = cast(list[tuple[str, int]], tree_flatten(self.tree))
+        shapes = [(path, self.leaves[number].shape) for path, number in paths]
+        return mx.array(zlib.crc32(repr((shapes, self.buffers)).encode()), mx.uint32)
+
 
 class AdamW(CompiledAdamW):
     """`mlx.optimizers.AdamW` that updates all small leaves of one dtype at once.
 
     `state` holds the moments of a few buffers, not those of every leaf. `upstream_state()` gives those, and a state in
     upstream's layout may be set at any time. A step whose gradients do not cover the tree is upstream's, unpacked.
-    Parameters other than those that the last step returned are packed anew: 2N bytes more.
+    Parameters other than those that the last step returned are packed anew: 2N bytes more. **The buffer wins**: an
+    array that a step returned and that is changed since by `array[:] = ...` or `array *= ...` comes back in the next
+    step as if it had not been. To change a parameter assign a new array.
 
     Args:
         largest_packed (int): bytes of the largest parameter that is packed; 0 packs none.
@@ -68,14 +77,21 @@ class AdamW(CompiledAdamW):
         if self._layout is None:
             raise ValueError("AdamW state is packed; which leaf lies where is known after the next step")
         moments: dict[int, dict] = {}
-        for numbers, buffer in zip(self._layout.buffers, self.state[PACKED], strict=True):
+        for numbers, buffer in zip(self._layout.buffers, self.state[PACKED]["buffers"], strict=True):
             parts = [unpacked(buffer[name], self._layout.shapes(numbers)) for name in ("m", "v")]
             moments |= {number: {"m": m, "v": v} for number, m, v in zip(numbers, *parts, strict=True)}
         rest = {name: value for name, value in self.state.items() if name != PACKED}
         return rest | tree_map(lambda number: moments[number], self._layout.tree)
 
+    def init(self, parameters: Any) -> None:
+        if PACKED in self.state:  # set, and complete
+            self._initialized = True
+        else:
+            super().init(parameters)
+
     def apply_gradients(self, gradients: Any, parameters: Any) -> Any:
-        self.prepare(gradients)
+        if not self._initialized:
+            self.init(gradients)
         number, leaves = count(), []
 
         def place(gradient: mx.array, parameter: mx.array) -> int:
@@ -86,6 +102,7 @@ class AdamW(CompiledAdamW):
         if not (self.updates_leaves_itself and self._pack_state(tree, leaves)):
             self._set_state(self.upstream_state())
             return super().apply_gradients(gradients, parameters)
+        self.prepare(gradients)
         self.count_step()
         updated = self._updated(leaves)
         return tree_map(lambda number: updated[number], tree)
@@ -100,11 +117,14 @@ class AdamW(CompiledAdamW):
             return True
         layout = Layout(tree, kinds, buffers(kinds, self.largest_packed))
         if PACKED in self.state and not known:
-            check_fits(layout, self.state[PACKED])  # from a checkpoint
+            if self.state[PACKED]["layout"].item() != layout.checksum().item():  # of the checkpoint
+                raise ValueError(
+                    "AdamW state was packed for another tree, or another largest_packed; set its upstream_state()"
+                )
             self._layout = layout
             return True
         state = self.upstream_state()
-        rest = {name: value for name, value in state.items() if name not in tree}
+        rest = {name: value for name, value in state.items() if isinstance(value, mx.array)}
         moments: list[dict] = []
         tree_map(lambda _, state: moments.append(state), tree, state)
         if len(tree_flatten(state)) > len(tree_flatten([rest, moments])):
@@ -114,7 +134,7 @@ class AdamW(CompiledAdamW):
             for numbers in layout.buffers
         ]
         self._layout, self._packed = layout, []
-        self._set_state(rest | {PACKED: packed_moments})
+        self._set_state(rest | {PACKED: {"layout": layout.checksum(), "buffers": packed_moments}})
         return True
 
     def _set_state(self, state: dict) -> None:
@@ -129,7 +149,7 @@ class AdamW(CompiledAdamW):
         rates, constants = cache(self.rates), self.constants
         old, self._packed = self._packed or [{"weights": None, "views": []}] * len(self._layout.buffers), []
         updated: dict[int, mx.array] = {}
-        for numbers, state, last in zip(self._layout.buffers, self.state[PACKED], old, strict=True):
+        for numbers, state, last in zip(self._layout.buffers, self.state[PACKED]["buffers"], old, strict=True):
             gradients, parameters = zip(*(leaves[number] for number in numbers), strict=True)
             same = len(last["views"]) == len(parameters) and all(map(is_same, last["views"], parameters))
             weights = last["weights"] if same else packed(parameters)
@@ -147,7 +167,8 @@ class AdamW(CompiledAdamW):
 
     def __getstate__(self) -> dict:
         """A copy packs for itself."""
-        return super().__getstate__() | {"_state": self.upstream_state(), "_layout": None, "_packed": []}
+        state = self.upstream_state() if self._layout else self.state
+        return super().__getstate__() | {"_state": state, "_layout": None, "_packed": []}
 
 
 def is_same(one: mx.array, other: mx.array) -> bool:
@@ -164,15 +185,6 @@ def buffers(leaves: list[Leaf], largest_packed: int) -> list[list[int]]:
         else:
             small.setdefault((leaf.parameter, leaf.gradient), []).append(number)
     return [*small.values(), *alone]
-
-
-def check_fits(layout: Layout, state: list[dict[str, mx.array]]) -> None:
-    """Raise ValueError if the buffers of `state` are not those of `layout`."""
-    sizes = [sum(map(math.prod, layout.shapes(numbers))) for numbers in layout.buffers]
-    if sizes != [buffer["m"].size for buffer in state]:
-        raise ValueError(
-            "AdamW state was packed for another tree, or with another largest_packed; load upstream_state()"
-        )
 
 
 def packed(arrays: Any) -> mx.array:

@@ -47,6 +47,13 @@ class Own(NamedTuple):
     v: mx.array
     row: tuple[int, int, int, int]
 
+    def lies_where_it_was(self, parameter: mx.array) -> bool:
+        """Whether the arrays have the memory they had: `array[:] = other` gives the same array another's."""
+        try:
+            return (address(parameter), address(self.m), address(self.v)) == self.row[:3]
+        except TypeError:
+            return False
+
 
 class AdamW(CompiledAdamW):
     """`mlx.optimizers.AdamW` that updates parameters and state where they lie. It mutates arrays.
@@ -54,8 +61,10 @@ class AdamW(CompiledAdamW):
     The arrays that a step returns, and those in `state`, are the optimizer's own: the next step writes over them, so
     nobody else may hold them and expect them to stay. What can be seen of that is prevented: if a Python variable or
     another container holds one of a leaf's arrays, the leaf is copied and the copy is updated, at the price of its
-    memory. What cannot be seen: whatever was made of such an array's memory (`reshape`, a slice, a NumPy view, a graph
-    that is not evaluated yet) changes with it. Arrays that come from elsewhere are copied once and stay as they are.
+    memory. What cannot be seen: whatever shares such an array's memory changes with it. `reshape`, a slice,
+    `mx.stop_gradient`, a NumPy view and `copy.deepcopy` (of a model, too) share it; so does a graph that is not
+    evaluated yet, or is being evaluated on another stream. To keep what is now: `tree_map(mx.array, parameters)`.
+    Arrays that come from elsewhere are copied once and stay as they are.
 
     Let `update(model, gradients)` replace the model's parameters, or give the tree away
     (`tree = optimizer.apply_gradients(gradients, trees.pop())`).
@@ -84,17 +93,19 @@ class AdamW(CompiledAdamW):
     @staticmethod
     def unavailable() -> str | None:
         if loops is None:
-            return "inplace needs numba; install adamw[inplace]"
+            return "inplace needs numba; install it: pip install numba"
         if mx.default_device() != mx.Device(mx.cpu) and not mx.metal.is_available():
             return "inplace needs memory that CPU and GPU share, as on Apple silicon; use another variant"
         return None
 
     def apply_gradients(self, gradients: Any, parameters: Any) -> Any:
-        self.prepare(gradients)
+        if not self._initialized:
+            self.init(gradients)
         places: list[Place] = []
         updated = gather(gradients, parameters, self.state, places)
         if not (self.updates_leaves_itself and all(can_be_looped_over(*place) for place in places)):
             return super().apply_gradients(gradients, parameters)
+        self.prepare(gradients)
         mx.eval(gradients, self.learning_rate)
         mx.synchronize()  # whatever still reads the old arrays
         self.count_step()
@@ -130,6 +141,7 @@ class AdamW(CompiledAdamW):
                 or own.parameter() is not parameter
                 or own.m is not state["m"]
                 or own.v is not state["v"]
+                or not own.lies_where_it_was(parameter)
                 or getrefcount(parameter) > parameter_alone
                 or getrefcount(own.m) > moment_alone
                 or getrefcount(own.v) > moment_alone
@@ -140,7 +152,8 @@ class AdamW(CompiledAdamW):
 
     def _copied(self, parameter: mx.array, state: dict) -> tuple[mx.array, Own]:
         """A copy of the parameter, and what is known of it; the moments in `state` are replaced by copies."""
-        copy, m, v = (evaluated(mx.array(array)) for array in (parameter, state["m"], state["v"]))
+        self._own.pop(id(parameter), None)
+        copy, m, v = (evaluated(mx.contiguous(mx.array(array))) for array in (parameter, state["m"], state["v"]))
         state["m"], state["v"] = m, v
         all_own, key = self._own, id(copy)
         known = weakref.ref(copy, lambda _: all_own.pop(key, None))
@@ -183,7 +196,7 @@ def gather(gradients: Any, parameters: Any, state: Any, places: list[Place]) -> 
     if isinstance(gradients, dict):
         return {key: gather(child, parameters[key], state[key], places) for key, child in gradients.items()}
     if isinstance(gradients, (list, tuple)):
-        children = [gather(*trees, places) for trees in zip(gradients, parameters, state, strict=True)]
+        children = [gather(child, parameters[i], state[i], places) for i, child in enumerate(gradients)]
         if isinstance(gradients, list):
             return children
         return type(gradients)(*children) if hasattr(gradients, "_fields") else type(gradients)(children)
@@ -192,12 +205,13 @@ def gather(gradients: Any, parameters: Any, state: Any, places: list[Place]) -> 
 
 
 def can_be_looped_over(gradient: mx.array, parameter: mx.array, state: dict) -> bool:
-    m = state["m"]
+    m, v = state["m"], state["v"]
     return (
-        gradient.shape == parameter.shape == m.shape
+        gradient.shape == parameter.shape == m.shape == v.shape
         and gradient.dtype in LOOPED
         and parameter.dtype in LOOPED
         and m.dtype in LOOPED
+        and m.dtype == v.dtype
     )
 
 
@@ -223,7 +237,7 @@ def with_copies(tree: Any, copies: dict[int, mx.array]) -> Any:
 
 
 def address(array: mx.array) -> int:
-    """Where the elements of an evaluated array lie. Raises TypeError if they do not lie in order."""
+    """Where the elements of an array lie, which is evaluated. Raises TypeError if they do not lie in order."""
     return addressof(c_char.from_buffer(array)) if array.size else 0  # type: ignore[arg-type]
 
 

@@ -47,19 +47,15 @@ def held_back(observe: Callable[[], object] = lambda: None) -> Iterator[HeldBack
 
     def hold(waits: bool, for_all: bool = False) -> Callable[..., None]:
         def evaluate(*trees: Any) -> None:
-            profiler = sys.getprofile()
-            sys.setprofile(None)
-            held.evaluations.append(Evaluation(waits, flat(trees), for_all))
-            observe()
-            sys.setprofile(profiler)
+            with unprofiled():
+                held.evaluations.append(Evaluation(waits, flat(trees), for_all))
+                observe()
 
         return evaluate
 
     def note(work: object, arrays: Callable[[], tuple[list[mx.array], list[mx.array]]]) -> None:
-        profiler = sys.getprofile()
-        sys.setprofile(None)
-        held.outside.append(Outside(*arrays(), len(held.evaluations)))
-        sys.setprofile(profiler)
+        with unprofiled():
+            held.outside.append(Outside(*arrays(), len(held.evaluations)))
 
     mx.eval, mx.async_eval, mx.synchronize = hold(True), hold(False), hold(True, for_all=True)
     if outside:
@@ -70,6 +66,16 @@ def held_back(observe: Callable[[], object] = lambda: None) -> Iterator[HeldBack
         mx.eval, mx.async_eval, mx.synchronize = saved
         if outside:
             vars(outside)["run"] = run
+
+
+@contextmanager
+def unprofiled() -> Iterator[None]:
+    profiler = sys.getprofile()
+    sys.setprofile(None)
+    try:
+        yield
+    finally:
+        sys.setprofile(profiler)
 
 
 @contextmanager

@@ -201,6 +201,7 @@ def sizes(
     for node in reversed(text.nodes):  # a result that is seen in another shape was made with as many bytes
         if family_of(node.label) in ORDERED and node.outputs[0] in result_bytes:
             result_bytes.setdefault(node.inputs[0], result_bytes[node.outputs[0]])
+    ambiguous: dict[frozenset[str], list[str]] = {}
     read_by: list[set[str]] = [set() for _ in range(text.arrays)]
     for node in text.nodes:
         for array in node.inputs:
@@ -215,6 +216,10 @@ def sizes(
                 continue
             if unfused:
                 found = counterparts(node, position, places, unfused, read_by[array]) if leaves else made(node, unfused)
+                if leaves and not node.is_fused and len({unfused.nbytes[name] for name in found}) > 1:
+                    # Which of them it is cannot be told, and does not matter: each is taken once.
+                    waiting = ambiguous.setdefault(frozenset(found), [name for name in unfused.made if name in found])
+                    found = {waiting.pop(0)} if waiting else found
                 of_size = {name for name in found if unfused.nbytes[name] == result_bytes.get(array)}
                 places[array] = of_size or (widest(found, unfused) if node.is_fused else found)
                 nbytes[array] = max((unfused.nbytes[name] for name in places[array]), default=0)

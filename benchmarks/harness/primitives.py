@@ -62,6 +62,11 @@ class Primitives:
             self.nbytes.setdefault(name, leaf_bytes(shape, dtype))
         return [name for name, _, _ in described]
 
+    @property
+    def made(self) -> list[str]:
+        """What the primitives make, in their order."""
+        return [name for primitive in self.all for name in primitive.outputs]
+
     def made_of_scalars(self, family: str) -> list[str]:
         """What primitives called `family` make that read no leaf."""
         if self._made is None:

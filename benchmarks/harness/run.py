@@ -127,10 +127,16 @@ def accuracy(variant: str, precision: str) -> "Accuracy":
         check_can_run(variant)
     from benchmarks.harness.measure import private_caches
 
-    with private_caches():
-        found = accuracy.measure(variant, precision)
+    name = f"{variant}/{precision}"
+    ledger.append({"what": "started", "case": name})
+    try:
+        with private_caches():
+            found = accuracy.measure(variant, precision)
+    except Exception as error:
+        ledger.append({"what": "failure", "case": name, "message": f"{name}: {error}"})
+        raise
     write_whole(path, json.dumps(found._asdict()))
-    ledger.append({"what": "accuracy", "case": f"{variant}/{precision}", "accuracy": found._asdict()})
+    ledger.append({"what": "accuracy", "case": name, "accuracy": found._asdict()})
     return found
 
 
