@@ -115,10 +115,10 @@ def row(name: str, entries: list[ledger.Entry], machine: dict[str, Any]) -> dict
 
 def table(report: Report) -> Table:
     """The report as a table of at most WIDTH columns; the sweep's sizes are left to the reports."""
-    shown = Table(box=None, pad_edge=False, header_style="bold")
+    shown = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
     shown.add_column("\nworkload", no_wrap=True)
     shown.add_column("\nvariant", no_wrap=True)
-    for heading in ("\nms", "\n± %", "\nGB/s", "% of\nceiling", "peak/\nideal", "\nerror", "in 2000\nsteps"):
+    for heading in ("\nms", "\n± %", "\nGB/s", "% of\nceiling", "peak/\nideal", "\nerror", "2000\nsteps"):
         shown.add_column(heading, justify="right", no_wrap=True)
     shown.add_column("\nnote", max_width=NOTE_WIDTH)
     last = ""

@@ -86,6 +86,8 @@ def from_catalogue(name: str, dtype: str) -> Model:
     try:
         tree = trees.build(name)
     except ValueError as error:
+        if Path(name).suffix or "/" in name:
+            raise BadModel(f"{printable(name)}: no such file; name a safetensors file or a tree") from error
         raise BadModel(f"no such file, and {printable(str(error))}") from error
     return Model(name, trees.mapped(lambda shape: checked(leaf(shape, dtype), name), tree), [])
 
