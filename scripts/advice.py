@@ -10,6 +10,9 @@ from benchmarks.harness.trial import Trial
 NOISE = 0.03
 """Two figures closer than this are taken for the same."""
 
+STOCHASTIC = 2
+"""Half units in the last place by which stochastic rounding may be off, where rounding to nearest is by one."""
+
 NOT_ADAMW, INEXACT, OVER_LIMIT = "not AdamW", "inexact", "over the limit"
 
 
@@ -54,7 +57,7 @@ def objection(trial: Trial, terms: Terms) -> str:
     against it."""
     if trial.behaviour.faults:
         return NOT_ADAMW
-    if trial.error > terms.tolerance:
+    if trial.error > STOCHASTIC * terms.tolerance:
         return INEXACT
     if terms.memory_limit is not None and trial.memory.peak > terms.memory_limit:
         return OVER_LIMIT

@@ -182,8 +182,7 @@ def test_a_trial_has_the_figures_of_a_measurement(two_dtypes):
     assert len(found.step.seconds) >= trial.FEWEST_SAMPLES
     assert found.memory.peak >= case.resident_bytes
     assert 0 < found.error <= two_dtypes.tolerance
-    assert found.behaviour._replace(long_run=0.0) == Behaviour(0.0, [], overwrites=False, traceable=True)
-    assert found.behaviour.long_run < 1e-3
+    assert (found.behaviour.overwrites, found.behaviour.traceable) == (False, True)
     assert Trial.from_dict(json.loads(json.dumps(found.to_dict()))).memory == found.memory
 
 
