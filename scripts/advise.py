@@ -191,7 +191,8 @@ def remarks(rows: list[Row], terms: Terms) -> list[str]:
             faults.setdefault((row.precision, fault), []).append(row.variant)
     if any(row.trial and advice.objection(row.trial, terms) == advice.INEXACT for row in rows):
         lines.append(
-            f"{advice.INEXACT}: the error is more than {advice.STOCHASTIC * terms.tolerance:.0e}, the tolerance of these dtypes"
+            f"{advice.INEXACT}: the error is more than {advice.STOCHASTIC * terms.tolerance:.0e}, "
+            "twice the tolerance of these dtypes"
         )
     if any(row.trial and was_disturbed(row.trial) for row in rows):
         lines.append(f"busy: {NOTES['busy']}; to be sure, run it again on a quiet machine")

@@ -328,7 +328,7 @@ def test_of_those_as_fast_the_one_with_less_memory():
 
 def test_what_is_not_adamw_or_too_large_is_not_recommended():
     assert chosen(row("a", 10, 4, faults=["v does not decay"]), row("b", 20, 4)) == "b"
-    assert chosen(row("a", 10, 4, error=2**-17), row("b", 20, 4)) == "b"
+    assert chosen(row("a", 10, 4, error=2**-16), row("b", 20, 4)) == "b"
     assert chosen(row("a", 10, 7), row("b", 20, 4), terms=Terms(2**-18, 6e9)) == "b"
     assert chosen(row("a", 10, 7), row("b", 20, 4), terms=Terms(2**-18, 3e9)) == ""
     assert chosen(Row("a", "float32", reason="no GPU")) == ""
@@ -368,7 +368,7 @@ def test_the_words_of_the_table_are_explained():
     lines = advise.remarks([row("a", 10, 4, faults=["[why]"]), row("c", 10, 4, faults=["[why]"]), eight], TERMS)
     assert lines == [
         "float32_8bit: float32 parameters and gradients, 8-bit codes m and v",
-        "inexact: the error is more than 4e-06, the tolerance of these dtypes",
+        "inexact: the error is more than 8e-06, twice the tolerance of these dtypes",
         "not AdamW: a, c (float32): [why]",
     ]
     assert advise.remarks([row("a", 10, 4)], TERMS) == []

@@ -24,6 +24,8 @@ try:
 except ModuleNotFoundError:
     loops = None  # type: ignore[assignment]
 
+from_buffer: Callable[[Any], Any] = c_char.from_buffer
+
 LOOPED = frozenset({mx.float32, mx.bfloat16, mx.float16})
 
 CHUNKS_A_THREAD = 8
@@ -39,19 +41,28 @@ Place = tuple[mx.array, mx.array, dict]
 class Own(NamedTuple):
     """The arrays of one leaf that the optimizer made itself, so that their memory is nobody else's; and where they lie.
 
+    shape  of all three
+    dtypes  of the parameter and of the moments
     row  the addresses of w, m and v, and the number of elements
     """
 
     parameter: weakref.ref
     m: mx.array
     v: mx.array
+    shape: tuple[int, ...]
+    dtypes: tuple[mx.Dtype, mx.Dtype]
     row: tuple[int, int, int, int]
 
-    def lies_where_it_was(self, parameter: mx.array) -> bool:
+    def lie_where_they_did(self, parameter: mx.array) -> bool:
         """Whether the arrays have the memory they had: `array[:] = other` gives the same array another's."""
+        w, m, v, size = self.row
         try:
-            return (address(parameter), address(self.m), address(self.v)) == self.row[:3]
-        except TypeError:
+            return not size or (
+                addressof(from_buffer(parameter)) == w
+                and addressof(from_buffer(self.m)) == m
+                and addressof(from_buffer(self.v)) == v
+            )
+        except (TypeError, ValueError):
             return False
 
 
@@ -103,7 +114,7 @@ class AdamW(CompiledAdamW):
             self.init(gradients)
         places: list[Place] = []
         updated = gather(gradients, parameters, self.state, places)
-        if not (self.updates_leaves_itself and all(can_be_looped_over(*place) for place in places)):
+        if not (self.updates_leaves_itself and all(self._can_be_looped_over(*place) for place in places)):
             return super().apply_gradients(gradients, parameters)
         self.prepare(gradients)
         mx.eval(gradients, self.learning_rate)
@@ -113,21 +124,32 @@ class AdamW(CompiledAdamW):
         outside.run(lambda: self._update(places, copies), lambda: arrays(places))
         return with_copies(updated, copies) if copies else updated
 
+    def _can_be_looped_over(self, gradient: mx.array, parameter: mx.array, state: dict) -> bool:
+        own, m, v = self._own.get(id(parameter)), state["m"], state["v"]
+        if own is not None and own.parameter() is parameter and own.m is m and own.v is v:
+            return own.shape == gradient.shape == parameter.shape and gradient.dtype in LOOPED
+        return (
+            gradient.shape == parameter.shape == m.shape == v.shape
+            and m.dtype == v.dtype
+            and {gradient.dtype, parameter.dtype, m.dtype} <= LOOPED
+        )
+
     def _update(self, places: list[Place], copies: dict[int, mx.array]) -> None:
         """Update every leaf where it lies. `copies` receives the new parameter of every place that was copied."""
         groups: dict[tuple, list[tuple]] = {}
         contiguous: list[mx.array] = []
         for number, own in enumerate(self._owned(places, copies)):
-            gradient, parameter, _ = places[number]
+            gradient = places[number][0]
             try:
                 at = address(gradient)
             except TypeError:
                 contiguous.append(evaluated(mx.contiguous(gradient)))
                 at = address(contiguous[-1])
-            groups.setdefault((parameter.dtype, gradient.dtype, own.m.dtype), []).append((at, *own.row))
+            groups.setdefault((*own.dtypes, gradient.dtype), []).append((at, *own.row))
         scalars = self._scalars()
-        for dtypes, rows in groups.items():
-            loop, table = loops.loop(*map(name, dtypes)), np.array(rows, np.int64)
+        for (parameter, moment, gradient), rows in groups.items():
+            loop = loops.loop(*map(name, (parameter, gradient, moment)))
+            table = np.array(rows, np.int64)
             each(self.threads, partial(loop, table, scalars), chunks(table[:, -1], self.threads))
 
     def _owned(self, places: list[Place], copies: dict[int, mx.array]) -> list[Own]:
@@ -141,7 +163,7 @@ class AdamW(CompiledAdamW):
                 or own.parameter() is not parameter
                 or own.m is not state["m"]
                 or own.v is not state["v"]
-                or not own.lies_where_it_was(parameter)
+                or not own.lie_where_they_did(parameter)
                 or getrefcount(parameter) > parameter_alone
                 or getrefcount(own.m) > moment_alone
                 or getrefcount(own.v) > moment_alone
@@ -157,7 +179,8 @@ class AdamW(CompiledAdamW):
         state["m"], state["v"] = m, v
         all_own, key = self._own, id(copy)
         known = weakref.ref(copy, lambda _: all_own.pop(key, None))
-        all_own[key] = Own(known, m, v, (address(copy), address(m), address(v), copy.size))
+        row = address(copy), address(m), address(v), copy.size
+        all_own[key] = Own(known, m, v, copy.shape, (copy.dtype, m.dtype), row)
         return copy, all_own[key]
 
     def _scalars(self) -> np.ndarray:
@@ -180,7 +203,7 @@ def alone() -> tuple[int, int]:
     """What `getrefcount` says, where `_owned` asks it, of a parameter and a moment that nobody else holds."""
     array, moment = mx.array(0.0), mx.array(0.0)
     callers_tree, updated, places = [array], [array], [(None, array, {"m": moment})]
-    own = Own(None, moment, None, None)  # type: ignore[arg-type]
+    own = Own(None, moment, None, (), None, None)  # type: ignore[arg-type]
     del array, moment
     for _, parameter, _state in places:
         counts = getrefcount(parameter), getrefcount(own.m)
@@ -202,17 +225,6 @@ def gather(gradients: Any, parameters: Any, state: Any, places: list[Place]) -> 
         return type(gradients)(*children) if hasattr(gradients, "_fields") else type(gradients)(children)
     places.append((gradients, parameters, state))
     return parameters
-
-
-def can_be_looped_over(gradient: mx.array, parameter: mx.array, state: dict) -> bool:
-    m, v = state["m"], state["v"]
-    return (
-        gradient.shape == parameter.shape == m.shape == v.shape
-        and gradient.dtype in LOOPED
-        and parameter.dtype in LOOPED
-        and m.dtype in LOOPED
-        and m.dtype == v.dtype
-    )
 
 
 def name(dtype: mx.Dtype) -> str:
@@ -238,7 +250,7 @@ def with_copies(tree: Any, copies: dict[int, mx.array]) -> Any:
 
 def address(array: mx.array) -> int:
     """Where the elements of an array lie, which is evaluated. Raises TypeError if they do not lie in order."""
-    return addressof(c_char.from_buffer(array)) if array.size else 0  # type: ignore[arg-type]
+    return addressof(from_buffer(array)) if array.size else 0
 
 
 def chunks(sizes: np.ndarray, threads: int) -> Iterator[tuple[int, int, int]]:
