@@ -2,6 +2,8 @@
 
 import ast
 import inspect
+import subprocess
+import sys
 from pathlib import Path
 
 import asv_runner.discovery
@@ -81,3 +83,18 @@ def test_the_harness_names_nothing_that_asv_would_take_for_a_benchmark():
     for path in harness.glob("*.py"):
         for line in path.read_text().splitlines():
             assert not line.strip().removeprefix("def ").startswith(prefixes), f"{path.name}: {line}"
+
+
+def test_every_module_can_be_imported_where_asv_imports_it():
+    """asv imports all that is below `benchmarks`, in an environment that has what asv.conf.json names and no more."""
+    absent = ["jax", "optax", "pympler", "rich", "safetensors", "scipy", "torch", "pandas", "asv"]
+    code = (
+        f"import sys; sys.modules.update(dict.fromkeys({absent}));"
+        "import importlib, pkgutil, benchmarks;"
+        "found = pkgutil.walk_packages(benchmarks.__path__, 'benchmarks.');"
+        "print(len([importlib.import_module(module.name) for module in found]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=Path(benchmarks.__file__).parents[1], capture_output=True,
+                          text=True)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) > 30

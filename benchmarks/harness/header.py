@@ -10,8 +10,6 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from safetensors import SafetensorError, safe_open
-
 LARGEST_HEADER = 16 * 2**20
 """Bytes: about 150 000 tensors."""
 
@@ -33,6 +31,9 @@ class Tensor(NamedTuple):
 
 def read(path: Path) -> list[Tensor]:
     """The tensors of `path`, in the order of their data. Raises BadFile, and OSError if it cannot be opened."""
+    # Here, because asv imports every module of this folder, in environments that have no safetensors.
+    from safetensors import SafetensorError, safe_open
+
     if not path.is_file():
         raise BadFile(f"{printable(str(path))}: {'not a file' if path.exists() else 'no such file'}")
     try:
