@@ -129,3 +129,11 @@ def test_adding_a_variant_is_one_new_file(tmp_path):
     assert answer().split() == ["True", *before]
     (tmp_path / "adamw" / "variants" / "twin.py").write_text("from adamw.variants.eager import AdamW\n")
     assert answer().split() == ["True", *sorted([*before, "twin"])]
+
+
+def test_enumerating_reads_every_variant_once(monkeypatch):
+    """Every process that asv starts for a figure enumerates the cases: a thousand of them in a quick run."""
+    asked, precisions = [], cases.precisions
+    monkeypatch.setattr(cases, "precisions", lambda variant: asked.append(variant) or precisions(variant))
+    assert cases.names()
+    assert sorted(asked) == cases.variant_names()

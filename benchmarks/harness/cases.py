@@ -240,8 +240,11 @@ def sweep() -> list[str]:
 def chosen(variants: Iterable[str], name: str) -> list[Case]:
     """Every case of `variants` that the profile `name` contains, each variant on its own precisions."""
     workloads = [workload for workload in [*WORKLOADS, *sweep()] if in_profile(workload, name)]
-    found = [case(variant, workload, variants) for variant in variants for workload in workloads]
-    return [case for case in found if case.precision_name in precisions(case.variant)]
+    found = []
+    for variant in variants:
+        own = precisions(variant)  # once a variant: every process that asv starts enumerates the cases
+        found += [case(variant, workload, variants) for workload in workloads if workload.partition("/")[0] in own]
+    return found
 
 
 def names() -> list[str]:
