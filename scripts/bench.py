@@ -29,20 +29,27 @@ ASV = [sys.executable, "-m", "asv"]
 POLL = 0.5  # seconds
 
 EPILOG = """examples:
-  python -m scripts.bench                       the quick profile: a few minutes
+  python -m scripts.bench                       the quick profile: about five minutes
   python -m scripts.bench --profile default     everything that `asv run` measures by default
 
 exit codes: 0 everything measured, 1 a case failed (the table says which), 2 error, 130 interrupted
 """
 
 
+QUICK = r"^(step|accuracy\.Accuracy|memory\.Memory\.track_memory_ratio|work\.Work\.track_(traffic|peak)_ratio)\b.*"
+"""The suites' figures of a quick run: each is a process for every case. The run's ledger has all of them anyway."""
+
+
 def selection(profile: str) -> list[str]:
     """asv's --bench expressions for `profile`: what does not match costs nothing, not even a process."""
-    workloads = [re.escape(name) for name in [*cases.WORKLOADS, *cases.sweep()] if cases.in_profile(name, profile)]
-    precisions = sorted({name.partition("/")[0] for name in workloads})
-    figure = "track_after_2000" if profile == "quick" else "track_"  # the one that the table shows
-    long_run = rf"^accuracy\.LongRun\.{figure}.*\('[^/]+/({'|'.join(precisions)})'\)$"
-    return [rf"\('[^/]+/({'|'.join(workloads)})'\)$", long_run, r"^controls\."]
+    workloads = "|".join(
+        re.escape(name) for name in [*cases.WORKLOADS, *cases.sweep()] if cases.in_profile(name, profile)
+    )
+    of_workloads = rf"\('[^/]+/({workloads})'\)$"
+    if profile == "quick":
+        return [QUICK + of_workloads, r"^controls\."]
+    precisions = "|".join(sorted({re.escape(name.partition("/")[0]) for name in workloads.split("|")}))
+    return [of_workloads, rf"^accuracy\.LongRun\..*\('[^/]+/({precisions})'\)$", r"^controls\."]
 
 
 def expected(profile: str) -> int:

@@ -1,7 +1,6 @@
 """Print what was measured: milliseconds, GB/s, % of the ceiling, peak over ideal and error of every case."""
 
 import argparse
-import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -118,11 +117,13 @@ def table(report: Report) -> Table:
     shown = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
     shown.add_column("\nworkload", no_wrap=True)
     shown.add_column("\nvariant", no_wrap=True)
-    for heading in ("\nms", "\n± %", "\nGB/s", "% of\nceiling", "peak/\nideal", "\nerror", "2000\nsteps"):
+    frame = report.frame()
+    long_run = bool(report.cases) and bool(frame.long_run_error.notna().any())
+    for heading in ("\nms", "\n± %", "\nGB/s", "% of\nceiling", "peak/\nideal", "\nerror", *["2000\nsteps"] * long_run):
         shown.add_column(heading, justify="right", no_wrap=True)
     shown.add_column("\nnote", max_width=NOTE_WIDTH)
     last = ""
-    for case in report.frame().itertuples():
+    for case in frame.itertuples():
         if case.workload.split("/")[1].startswith("leaf_"):
             continue
         if last and case.workload != last:
@@ -136,7 +137,7 @@ def table(report: Report) -> Table:
             f"{case.ceiling_fraction:.1%}".rstrip("%"),
             f"{case.peak_ratio:.2f}",
             f"{case.error:.0e}",
-            "" if case.long_run_error is None or math.isnan(case.long_run_error) else f"{case.long_run_error:.0e}",
+            *["" if pd.isna(case.long_run_error) else f"{case.long_run_error:.0e}"] * long_run,
             case.notes,
         )
         last = case.workload

@@ -155,22 +155,28 @@ def test_help_has_two_examples(name):
     assert done.stdout.count(f"  python -m scripts.{name}") >= 2
 
 
-def test_the_quick_profile_selects_its_cases_and_the_controls_only():
+def test_the_quick_profile_selects_few_figures_of_its_cases_and_the_controls():
     import re
 
     def selected(name: str) -> bool:
         return any(re.search(expression, name) for expression in bench.selection("quick"))
 
-    assert selected("step.Step.track_seconds('eager/float32/gpt2')")
+    assert selected("step.Step.track_seconds('eager/float32/resnet50')")
+    assert selected("accuracy.Accuracy.track_error('eager/float32/resnet50')")
+    assert selected("work.Work.track_peak_ratio('eager/float32/resnet50')")
     assert selected("controls.Controls.track_sgd")
-    assert not selected("step.Step.track_seconds('eager/float32/vit_b16')")
+    assert not selected("step.Step.track_seconds('eager/float32/gpt2')")
     assert not selected("step.Step.track_seconds('eager/float32/two_leaves/bias_correction')")
-    assert selected("accuracy.LongRun.track_after_2000('compiled/bfloat16')")
-    assert not selected("accuracy.LongRun.track_after_2000('compiled/mixed')")
-    assert not selected("accuracy.LongRun.track_v_decay('compiled/bfloat16')")
+    assert not selected("work.Work.track_kernels('eager/float32/resnet50')")
+    assert not selected("accuracy.LongRun.track_after_2000('compiled/bfloat16')")
     assert not selected("scaling.Scaling.track_seconds('eager/float32/leaf_1024')")
     assert any(re.search(expression, "scaling.Scaling.track_seconds('eager/float32/leaf_1024')")
                for expression in bench.selection("default"))  # fmt: skip
+    for name in (
+        "work.Work.track_kernels('eager/float32/gpt2')",
+        "accuracy.LongRun.track_v_decay('compiled/bfloat16')",
+    ):
+        assert any(re.search(expression, name) for expression in bench.selection("default"))
 
 
 def test_the_progress_bar_knows_how_many_cases_there_are():

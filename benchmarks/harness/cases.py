@@ -101,7 +101,7 @@ WORKLOADS = {
     "float32/llama_1b_lora": "quick",
     "float32/resnet50": "quick",
     "float32/vit_b16": "default",
-    "float32/gpt2": "quick",
+    "float32/gpt2": "default",
     "float32/llama_1b": "full",  # 34 GB at its peak
     # Bias correction on both sides of a trap: with one leaf MLX computes the powers of the betas for every element.
     "float32/one_leaf/bias_correction": "default",
