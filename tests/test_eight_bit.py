@@ -163,6 +163,7 @@ GRADIENTS: dict[str, Callable[[np.random.Generator, int, int], np.ndarray]] = {
     st.booleans(),
     st.sampled_from([mx.float32, mx.bfloat16]),
 )
+@example("outlier", 512, 1, False, mx.float32)
 def test_any_finite_gradients_keep_everything_finite_and_in_bounds(kind, size, steps, bias_correction, dtype):
     random = np.random.default_rng(size)
     optimizer = optimizer_of(bias_correction=bias_correction, weight_decay=0.0)
@@ -174,9 +175,11 @@ def test_any_finite_gradients_keep_everything_finite_and_in_bounds(kind, size, s
         assert np.isfinite(float64(array)).all(), path
     scales = [array for path, array in tree_flatten(optimizer.state) if path.endswith("_scale")]
     assert all((float64(array) >= 2.0**-126).all() for array in scales)  # moments are divided by them
-    # |m| / sqrt(v) is at most 7.3 (Cauchy-Schwarz with b1 = 0.9, b2 = 0.999); codes of outliers are coarse.
+    # |m| / sqrt(v) is at most 7.3 (Cauchy-Schwarz with b1 = 0.9, b2 = 0.999). Beside an outlier the codes are coarse:
+    # m may be rounded from half a code up to one, which is 16 times it, or v down from nearly two codes to one, which is
+    # 256 times less. Hardly both, as v's codes lie twice as close.
     moved = np.abs(float64(end["a"]) - float64(start["a"]))
-    assert (moved <= steps * 1e-2 * 7.3 * 4 + 2**-7).all()
+    assert (moved <= steps * 1e-2 * 7.3 * 17 + 2**-7).all()
 
 
 @pytest.mark.parametrize("kind", ["tiny", "small", "huge", "alternating", "zero blocks", "one step in three"])
