@@ -32,7 +32,7 @@ from benchmarks.harness.model import Model, ModelCase
 from benchmarks.harness.trial import Request, Trial
 from scripts import advice, asv_plugin, command, scratch
 from scripts.advice import Row, Terms, Tried
-from scripts.counting import one_line
+from scripts.command import one_line
 from scripts.table import NOTES, QUIET
 
 WORKER = "benchmarks.harness.trial"

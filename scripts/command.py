@@ -66,6 +66,19 @@ def file_path(text: str) -> Path:
     return path
 
 
+def positive(text: str) -> float:
+    """An argument that is a number above zero."""
+    number = float(text)
+    if not 0 < number < math.inf:
+        raise ValueError(text)
+    return number
+
+
+def one_line(text: str) -> str:
+    """`text` as one printable line of at most 300 characters."""
+    return "".join(character for character in " ".join(text.split()) if character.isprintable())[:300]
+
+
 def write_json(path: Path, data: Any) -> None:
     """Write `data`; null in place of a number that is not finite, which JSON does not know."""
     write_whole(path, json.dumps(finite(data), indent=2, allow_nan=False) + "\n")

@@ -1,146 +1,164 @@
-"""Compare two sides: what one step of every case does, counted exactly. No clock takes part, so no noise can hide it.
+"""Compare two sides: is a step of HEAD faster or slower than one of BASE, and what does it do differently?
 
-A side is a git revision, the working tree (.), or an MLX release (mlx==0.31.2) with the working tree's variants.
+A side is a git revision, the working tree (.), or, of the working tree, an MLX release (mlx==0.31.2), a variant
+(variant:windowed) or another interpreter's packages (python:PATH). Both sides run at the same time and take turns.
+What they do is counted as well, exactly; with --exact only that.
 """
 
 import argparse
 import sys
-from typing import Any, NamedTuple
+from typing import Any
 
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from benchmarks.harness.cases import Case
-from benchmarks.harness.counters import FIGURES, Counters, Figure
-from scripts import command, counting, sides
-from scripts.counting import Counted, Failure
-
-WORSE, BETTER, OTHER = "worse", "better", "changed"
-GONE = "gone"
-SHOWN_WORKLOADS = 4
+from benchmarks.harness import cases, machine
+from benchmarks.harness.counters import Counters
+from benchmarks.harness.files import write_whole
+from scripts import command, counting, exact, matching, rows, sides, timing
+from scripts.counting import Counted, Counter, Failure
+from scripts.exact import Change
+from scripts.matching import Match
+from scripts.sides import Side
+from scripts.timing import Limits, Outcome
 
 EPILOG = """examples:
-  python -m scripts.compare HEAD~1 HEAD --exact             what the last commit changed
-  python -m scripts.compare . mlx==0.31.2 --exact           what another MLX release changes
-  python -m scripts.compare main . --exact --case 'gpt2$' --json changes.json
+  python -m scripts.compare main .                          is my change slower? at most a minute a case
+  python -m scripts.compare HEAD~1 HEAD --case 'compiled/float32/(gpt2|resnet50)$' --budget 120
+  python -m scripts.compare variant:compiled variant:windowed --case gpt2
+  python -m scripts.compare . mlx==0.31.2 --exact           what another MLX release changes, nothing timed
 
-exit codes: 0 nothing got worse, 1 something did, 2 error, 130 interrupted
+exit codes: 0 nothing slower (with --exact: nothing worse), 1 something is, 2 error, 3 all undecided, 130 interrupted
 """
-
-
-class Change(NamedTuple):
-    """What changed in one case.
-
-    words    for every changed figure but the Python calls
-    calls    Python calls a step more than before
-    figures  every changed figure's two values
-    """
-
-    case: str
-    verdict: str
-    words: str
-    calls: int
-    figures: dict[str, tuple[Any, Any]]
-
-
-def change(case: Case, base: Counted | None, head: Counted | None) -> Change | None:
-    """What is different in `head`, None if nothing is. A figure that one side does not tell is not compared."""
-    if base is None or head is None:
-        return Change(str(case), OTHER, "new" if base is None else GONE, 0, {})
-    if isinstance(head, Failure):
-        return Change(str(case), OTHER if isinstance(base, Failure) else WORSE, f"failed: {head.message}", 0, {})
-    if isinstance(base, Failure):
-        return Change(str(case), BETTER, "can be counted, could not before", 0, {})
-    changed = {
-        figure: (getattr(base, figure.name), getattr(head, figure.name))
-        for figure in FIGURES
-        if differs(figure, base, head)
-    }
-    if not changed:
-        return None
-    worse = {figure for figure, (old, new) in changed.items() if isinstance(new, str) or new > old}
-    names = {figure.name for figure in changed}
-    told = [figure for figure in changed if figure.name != "calls" and not names.intersection(figure.unless)]
-    parts = [
-        [figure.change(base, head, case) for figure in told if (figure in worse) == part] for part in (True, False)
-    ]
-    words = "; but better: ".join("; ".join(part) for part in parts if part)
-    old_calls, new_calls = next((pair for figure, pair in changed.items() if figure.name == "calls"), (0, 0))
-    values = {figure.name: pair for figure, pair in changed.items()}
-    return Change(str(case), WORSE if worse else BETTER, words, new_calls - old_calls, values)
-
-
-def differs(figure: Figure, base: Counters, head: Counters) -> bool:
-    old, new = getattr(base, figure.name), getattr(head, figure.name)
-    return None not in (old, new) and old != new
-
-
-def table(changes: list[Change]) -> Table:
-    """A row for what changed, with all workloads in which the same did; the Python calls in rows of their own."""
-    groups: dict[tuple[str, str, str], list[str]] = {}
-    calls: dict[tuple[str, str], dict[str, int]] = {}
-    for one in changes:
-        variant, _, workload = one.case.partition("/")
-        if one.words:
-            groups.setdefault((one.verdict, variant, one.words), []).append(workload)
-        if one.calls:
-            calls.setdefault((WORSE if one.calls > 0 else BETTER, variant), {})[workload] = abs(one.calls)
-    for (verdict, variant), counts in calls.items():
-        lowest, highest = min(counts.values()), max(counts.values())
-        number = str(lowest) if lowest == highest else f"{lowest} to {highest}"
-        words = f"{number} {'more' if verdict == WORSE else 'fewer'} Python call{'s' * (highest > 1)} a step"
-        groups[verdict, variant, words] = list(counts)
-    shown = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("", "variant", "workloads", "now, and before"):
-        shown.add_column(heading, overflow="fold")
-    order = [WORSE, OTHER, BETTER]
-    for (verdict, variant, words), workloads in sorted(groups.items(), key=lambda item: order.index(item[0][0])):
-        more = f" and {len(workloads) - SHOWN_WORKLOADS} more" * (len(workloads) > SHOWN_WORKLOADS)
-        shown.add_row(*map(Text, (verdict, variant, ", ".join(workloads[:SHOWN_WORKLOADS]) + more, words)))
-    return shown
 
 
 def parser() -> argparse.ArgumentParser:
     parser = command.parser(__doc__, EPILOG)
     parser.add_argument("base", metavar="BASE", help="what it is compared with")
     parser.add_argument("head", metavar="HEAD", help="what is judged")
-    parser.add_argument("--exact", action="store_true", required=True, help="count, and time nothing")
-    counting.add_arguments(parser)
+    parser.add_argument("--exact", action="store_true", help="count, and time nothing")
+    parser.add_argument(
+        "--case", metavar="REGEX", help="only the cases whose name it finds; default: all of the profile"
+    )
+    parser.add_argument("--profile", choices=cases.PROFILES, help="default: quick; with --exact or --case: default")
+    parser.add_argument(
+        "--budget", type=command.positive, default=60.0, metavar="S", help="seconds a case may take; default: 60"
+    )
+    parser.add_argument(
+        "--min-effect",
+        type=command.positive,
+        default=0.02,
+        metavar="E",
+        help="smaller differences do not matter; default: 0.02",
+    )
+    parser.add_argument("--json", type=command.file_path, metavar="FILE", help="also write all of it as JSON")
+    parser.add_argument("--html", type=command.file_path, metavar="FILE", help="also write what is printed as a page")
     return parser
 
 
 def main(arguments: list[str] | None = None) -> int:
     options = parser().parse_args(arguments)
-    console = Console(width=None if sys.stdout.isatty() else command.WIDTH)
-    pair = [sides.resolve(options.base), sides.resolve(options.head)]
-    with counting.Worker(pair[0]) as base_worker, counting.Worker(pair[1]) as head_worker:
-        workers = [base_worker, head_worker]
-        wanted = counting.select(workers, options.profile, options.case)
-        base, head = counting.count(workers, wanted, console)
-    if not any(isinstance(one, Counters) for one in head.values()):
-        reason = next((one.message for one in head.values() if isinstance(one, Failure)), "it has no such variant")
-        raise command.UserError(f"{pair[1]}: no case can be counted: {reason}")
-    changes = [found for case in wanted if (found := change(case, base.get(str(case)), head.get(str(case))))]
-    if changes:
-        console.print(table(changes))
-        console.print()
-    described = [counting.describe(base_worker, base), counting.describe(head_worker, head)]
-    for line in [f"base: {described[0][0]}", *described[0][1:], f"head: {described[1][0]}", *described[1][1:]]:
+    profile = options.profile or ("default" if options.exact or options.case else "quick")
+    console = Console(width=None if sys.stdout.isatty() else command.WIDTH, record=bool(options.html))
+    pair = (sides.resolve(options.base), sides.resolve(options.head))
+    with Counter(pair[0]) as base, Counter(pair[1]) as head:
+        counters = [base, head]
+        wanted = matching.matches(pair, [one.hello["variants"] for one in counters], profile, options.case)
+        unequal = wanted if options.exact else [match for match in wanted if not match.same_code(*pair)]
+        counted = count(counters, unequal, console)
+    changes = {match.name: found for match in unequal if (found := change(match, counted))}
+    if options.exact:
+        code, told = judge_exactly(pair[1], wanted, changes, counted[1], console)
+    else:
+        limits = Limits(options.budget, options.min_effect)
+        code, told = judge_by_time(pair, unequal, changes, limits, console)
+    said = [counting.describe(counter, one) for counter, one in zip(counters, counted, strict=True)]
+    lines = [f"base: {said[0][0]}", f"head: {said[1][0]}", *dict.fromkeys([*said[0][1:], *said[1][1:]])]
+    for line in [*lines, *told.pop("notes"), *equal(wanted, unequal)]:
         console.print(line, markup=False, highlight=False)
-    console.print(summary(changes, len(head)), highlight=False)
     if options.json:
-        both = {"base": counting.as_json(base_worker, base), "head": counting.as_json(head_worker, head)}
-        command.write_json(options.json, both | {"changes": [one._asdict() for one in changes]})
-    return 1 if any(one.verdict == WORSE for one in changes) else 0
+        both = {
+            name: counting.as_json(counter, one)
+            for name, counter, one in zip(("base", "head"), counters, counted, strict=True)
+        }
+        command.write_json(options.json, both | told | {"changes": [one._asdict() for one in changes.values()]})
+    if options.html:
+        write_whole(options.html, console.export_html())
+    return code
 
 
-def summary(changes: list[Change], count: int) -> str:
-    """How many cases got worse, and so on, of the `count` that the head has."""
-    verdicts = [one.verdict for one in changes]
-    told = ", ".join(f"{verdicts.count(verdict)} {verdict}" for verdict in (WORSE, OTHER, BETTER))
-    same = count - sum(one.words != GONE for one in changes)
-    return f"{told}, {same} the same in all figures that both sides tell"
+def count(counters: list[Counter], wanted: list[Match], console: Console) -> list[dict[str, Counted]]:
+    """The counters of the base's and of the head's cases, by the name of the match."""
+    names = [
+        {match.name: str(case) for match in wanted if (case := (match.base, match.head)[number])} for number in (0, 1)
+    ]
+    counted = counting.count(counters, [list(of_side.values()) for of_side in names], console)
+    return [
+        {match: found[case] for match, case in of_side.items()} for of_side, found in zip(names, counted, strict=True)
+    ]
+
+
+def change(match: Match, counted: list[dict[str, Counted]]) -> Change | None:
+    return exact.change(match, counted[0].get(match.name), counted[1].get(match.name))
+
+
+def judge_exactly(
+    head: Side, wanted: list[Match], changes: dict[str, Change], counted: dict[str, Counted], console: Console
+) -> tuple[int, dict[str, Any]]:
+    """Print what the counters differ in; the exit code, and the rest of what is told. Raises UserError if none are."""
+    if not any(isinstance(one, Counters) for one in counted.values()):
+        reason = next((one.message for one in counted.values() if isinstance(one, Failure)), "it has no such variant")
+        raise command.UserError(f"{head}: no case can be counted: {reason}")
+    found = list(changes.values())
+    if found:
+        console.print(exact.table(found))
+        console.print()
+    worse = any(one.verdict == exact.WORSE for one in found)
+    return int(worse), {"notes": [exact.summary(found, len(counted))]}
+
+
+def judge_by_time(
+    pair: tuple[Side, Side], wanted: list[Match], changes: dict[str, Change], limits: Limits, console: Console
+) -> tuple[int, dict[str, Any]]:
+    """Time what both sides have and print the verdicts; the exit code, and the rest of what is told."""
+    both = [match for match in wanted if match.both]
+    before = machine.conditions()
+    outcomes = timed(pair, both, limits, console)
+    judged = rows.judge(wanted, outcomes, changes, limits)
+    if judged:
+        console.print(rows.table(judged))
+        console.print()
+    conditions = {"before": before, "after": machine.conditions()}
+    notes = [*rows.summary(judged, limits), *rows.warnings(outcomes, conditions)] if judged else []
+    told = {"verdicts": [row._asdict() for row in judged], "conditions": conditions, **limits._asdict()}
+    return rows.exit_code(judged), told | {"notes": notes}
+
+
+def timed(pair: tuple[Side, Side], wanted: list[Match], limits: Limits, console: Console) -> dict[str, Outcome]:
+    """The outcomes, with progress."""
+    total = limits.budget * len(wanted)
+    if not console.is_terminal and wanted:
+        print(f"timing {len(wanted)} cases, at most {rows.duration(total)}", file=sys.stderr)
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task(f"timing, at most {rows.duration(total)}", total=total)
+
+        def show(outcomes: dict[str, Outcome]) -> None:
+            done = [one for one in outcomes.values() if one.finished(limits, len(wanted))]
+            spent = sum(limits.budget if one in done else one.spent for one in outcomes.values())
+            said = f"timing, {len(done)} of {len(wanted)} cases done, at most {rows.duration(total - spent)} more"
+            progress.update(task, completed=spent, description=said)
+
+        return timing.compare(pair, wanted, limits, show)
+
+
+def equal(wanted: list[Match], timed: list[Match]) -> list[str]:
+    """What was left out because it is the same code on both sides."""
+    left = len(wanted) - len(timed)
+    if not left:
+        return []
+    count = "all cases run" if not timed else f"{left} case{'s run' if left > 1 else ' runs'}"
+    return [f"{count} the same code with the same MLX on both sides: there is nothing to compare in them"]
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import sys
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.harness import cases
 from benchmarks.harness.cases import Case
 from benchmarks.harness.counters import FIGURES
 from scripts import command, counting, sides
@@ -54,25 +55,29 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "side", metavar="SIDE", nargs="?", default=".", help="a git revision, . or mlx==VERSION; default: ."
     )
-    counting.add_arguments(parser)
+    parser.add_argument(
+        "--case", metavar="REGEX", help="only the cases whose name it finds; default: all of the profile"
+    )
+    parser.add_argument("--profile", choices=cases.PROFILES, default="default", help="default: default")
+    parser.add_argument("--json", type=command.file_path, metavar="FILE", help="also write every figure as JSON")
     return parser
 
 
 def main(arguments: list[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     console = Console(width=None if sys.stdout.isatty() else command.WIDTH)
-    with counting.Worker(sides.resolve(options.side)) as worker:
-        wanted = counting.select([worker], options.profile, options.case)
-        (counted,) = counting.count([worker], wanted, console)
+    with counting.Counter(sides.resolve(options.side)) as counter:
+        wanted = counting.select(counter.hello["variants"], options.profile, options.case)
+        (counted,) = counting.count([counter], [[str(case) for case in wanted]], console)
     console.print(table(wanted, counted))
     console.print()
-    for line in counting.describe(worker, counted):
+    for line in counting.describe(counter, counted):
         console.print(line, markup=False, highlight=False)
     failures = {name: one.message for name, one in counted.items() if isinstance(one, Failure)}
     for name, message in failures.items():
         console.print(f"FAILED {name}: {message}", markup=False, highlight=False, style="red")
     if options.json:
-        command.write_json(options.json, counting.as_json(worker, counted))
+        command.write_json(options.json, counting.as_json(counter, counted))
     return 1 if failures else 0
 
 

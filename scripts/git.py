@@ -36,6 +36,12 @@ def find_commit(revision: str) -> str | None:
     return found if re.fullmatch("[0-9a-f]{40,64}", found) else None  # a range gives several
 
 
+def shallow() -> str:
+    """A hint for those whose clone has not all commits; empty for others."""
+    done = subprocess.run(["git", "rev-parse", "--is-shallow-repository"], capture_output=True, text=True)
+    return " in this shallow clone (git fetch --unshallow gets the rest)" if done.stdout.strip() == "true" else ""
+
+
 def extract(commit: str, paths: list[str], folder: Path) -> None:
     """Write those of `paths` that `commit` has into `folder`. Raises UserError if they are unreasonably large."""
     present = output("ls-tree", "--name-only", commit, "--", *paths).splitlines()

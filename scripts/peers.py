@@ -29,7 +29,7 @@ from benchmarks.harness.ceiling import Ceiling
 from benchmarks.harness.files import write_whole
 from benchmarks.harness.peer_process import THREADS
 from benchmarks.harness.peers import PEERS
-from scripts import asv_plugin, command, counting, scratch, table
+from scripts import asv_plugin, command, scratch, table
 
 WORKER = [sys.executable, "-m", "benchmarks.harness.peer_process"]
 ROOT = Path(__file__).parent.parent
@@ -161,7 +161,7 @@ def measured(case: Case, allowed: dict[str, Any], threads: int) -> Row:
         return about | {"skipped": f"needs {case.needed_bytes / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB are free"}
     answer = ask([case.variant, case.precision_name, case.tree_name, allowed["backend"]], threads)
     if "failed" in answer:
-        return about | {"failed": counting.one_line(answer["failed"])}
+        return about | {"failed": command.one_line(answer["failed"])}
     return about | figures(case, answer, allowed)
 
 
@@ -315,7 +315,7 @@ def main(arguments: list[str] | None = None) -> int:
     progress.print("measuring what this machine allows", highlight=False)
     allowed = ask(["machine"], options.threads)
     if "failed" in allowed:
-        raise command.UserError(f"MLX does not run here: {counting.one_line(allowed['failed'])}; try `make setup`")
+        raise command.UserError(f"MLX does not run here: {command.one_line(allowed['failed'])}; try `make setup`")
     reasons = {case: why_not(case, allowed["unavailable"]) for case in candidates}
     able = [case for case in candidates if not reasons[case]]
     rows = list(measure_all(able, allowed, options.threads, progress))

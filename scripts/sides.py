@@ -1,12 +1,17 @@
-"""What can be compared: a git revision, the working tree (`.`), or an MLX release (`mlx==0.31.2`).
+"""What can be compared: a git revision, the working tree (`.`), and of the working tree an MLX release (`mlx==0.31.2`),
+a variant (`variant:windowed`), or another interpreter's packages (`python:/path/to/python`).
 
 A side is a folder with its `adamw` and an interpreter with its MLX. The harness is always the working tree's: whatever
 measures must be the same for both.
 """
 
+import ast
+import hashlib
 import importlib.metadata
 import logging
 import re
+import shutil
+import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
@@ -19,10 +24,13 @@ from asv.config import Config
 from packaging.requirements import Requirement
 from packaging.version import InvalidVersion, Version
 
+from benchmarks.harness import cases
 from scripts import asv_plugin, command, git, scratch
 
 CONFIG = "asv.conf.json"
 RELEASE = "mlx=="
+VARIANT = "variant:"
+PYTHON = "python:"
 
 
 class Side(NamedTuple):
@@ -33,6 +41,7 @@ class Side(NamedTuple):
     folder  holds `adamw`
     mlx     the release it is measured with
     python  an interpreter that has it
+    variant the only one that takes part, None for all
     """
 
     name: str
@@ -40,6 +49,7 @@ class Side(NamedTuple):
     folder: Path
     mlx: str
     python: str
+    variant: str | None = None
 
     def __str__(self) -> str:
         what = self.commit[:8] if self.commit else "working tree"
@@ -55,6 +65,10 @@ def resolve(name: str) -> Side:
         return working_tree(name, release(name.removeprefix(RELEASE)))
     if name == ".":
         return working_tree(name, pinned(Path()))
+    if name.startswith(VARIANT):
+        return working_tree(name, pinned(Path()))._replace(variant=variant(name.removeprefix(VARIANT)))
+    if name.startswith(PYTHON):
+        return other_python(name, name.removeprefix(PYTHON))
     commit = git.find_commit(name)
     if not commit:
         git.output("rev-parse", "--git-dir")  # says so if this is no repository
@@ -64,7 +78,8 @@ def resolve(name: str) -> Side:
             else ""
         )
         raise command.UserError(
-            f"no commit {name[:80]!r}; name one git revision, . for the working tree, or {RELEASE}VERSION{hint}"
+            f"no commit {name[:80]!r}{git.shallow()}; name one git revision, . for the working tree, {RELEASE}VERSION, "
+            f"{VARIANT}NAME or {PYTHON}PATH{hint}"
         )
     folder = scratch.folder() / commit
     if not folder.exists():
@@ -73,6 +88,27 @@ def resolve(name: str) -> Side:
         raise command.UserError(f"{name}: commit {commit[:8]} has no adamw/; name a later one")
     mlx = pinned(folder if (folder / CONFIG).exists() else Path())
     return Side(name, commit, folder, mlx, interpreter(mlx))
+
+
+def variant(name: str) -> str:
+    """`name`, if there is such a variant. Raises UserError."""
+    try:
+        cases.choose("variant", name, cases.variant_names())
+    except cases.UnknownCase as error:
+        raise command.UserError(str(error)) from error
+    return name
+
+
+def other_python(name: str, path: str) -> Side:
+    """The working tree with what the interpreter at `path` has installed. Raises UserError."""
+    python = shutil.which(path)
+    if not python:
+        raise command.UserError(f"no Python at {path[:200]!r}; write {PYTHON} and the path of an interpreter")
+    asked = [python, "-c", "import importlib.metadata; print(importlib.metadata.version('mlx'))"]
+    done = subprocess.run(asked, capture_output=True, text=True)
+    if done.returncode:
+        raise command.UserError(f"{path[:200]} has no mlx: {asv_plugin.last_line(done.stderr)}; install it there")
+    return Side(name, None, Path.cwd(), done.stdout.strip(), str(Path(python).absolute()))
 
 
 def working_tree(name: str, mlx: str) -> Side:
@@ -136,3 +172,42 @@ def asv_environment(mlx: str) -> Any:
     requirements[asv_plugin.CPU_PACKAGE] = [None, mlx]
     (made,) = environment.get_environments(config, [])
     return made
+
+
+def same(base: Side, head: Side, variants: tuple[str, str]) -> bool:
+    """Whether the sides run the same code for their two `variants`: then there is nothing that could differ."""
+    return (base.mlx, base.python, code(base.folder, variants[0])) == (
+        head.mlx,
+        head.python,
+        code(head.folder, variants[1]),
+    )
+
+
+def code(folder: Path, variant: str) -> str:
+    """A digest of all that `variant` can run: every file of `adamw` but the variants that it does not import."""
+    package = folder / "adamw"
+    needed = {variant}.union(*map(imported, package.glob("*.py")))
+    waiting = list(needed)
+    while waiting:
+        new = imported(package / "variants" / f"{waiting.pop()}.py") - needed
+        needed |= new
+        waiting += new
+    digest = hashlib.sha256(variant.encode())
+    for path in sorted(package.rglob("*")):
+        other = path.parent.name == "variants" and path.suffix == ".py" and path.stem not in needed | {"__init__"}
+        if path.is_file() and "__pycache__" not in path.parts and not other:
+            digest.update(str(path.relative_to(package)).encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+def imported(path: Path) -> set[str]:
+    """The names that the file imports, or imports from: the variants among them are part of what it runs."""
+    try:
+        tree = ast.parse(path.read_text())
+    except (OSError, SyntaxError, ValueError):
+        return set()
+    names = {
+        alias.name for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom) for alias in node.names
+    }
+    names |= {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    return {name.rpartition(".")[2] for name in names}

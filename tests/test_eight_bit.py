@@ -176,8 +176,8 @@ def test_any_finite_gradients_keep_everything_finite_and_in_bounds(kind, size, s
     scales = [array for path, array in tree_flatten(optimizer.state) if path.endswith("_scale")]
     assert all((float64(array) >= 2.0**-126).all() for array in scales)  # moments are divided by them
     # |m| / sqrt(v) is at most 7.3 (Cauchy-Schwarz with b1 = 0.9, b2 = 0.999). Beside an outlier the codes are coarse:
-    # m may be rounded from half a code up to one, which is 16 times it, or v down from nearly two codes to one, which is
-    # 256 times less. Hardly both, as v's codes lie twice as close.
+    # m may be rounded from half a code up to one, which is 16 times it, or v down from nearly two codes to one, which
+    # is 256 times less. Hardly both, as v's codes lie twice as close.
     moved = np.abs(float64(end["a"]) - float64(start["a"]))
     assert (moved <= steps * 1e-2 * 7.3 * 17 + 2**-7).all()
 

@@ -21,8 +21,8 @@ import numpy as np
 import adamw
 from benchmarks.harness import agreement, inputs, resident, sampling, trees
 from benchmarks.harness.cases import Case
+from benchmarks.harness.conversation import end_with_parent, own_output
 from benchmarks.harness.peers import PEERS, Peer
-from benchmarks.harness.worker import end_with_parent, own_output
 
 THREADS = "NUMBA_NUM_THREADS"
 """The environment variable with the number of threads that a step may use: `inplace` reads it through numba."""

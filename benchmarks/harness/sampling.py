@@ -2,9 +2,11 @@
 
 import gc
 import math
+import resource
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import NamedTuple
 
 from benchmarks.harness.measurement import Samples
 
@@ -12,6 +14,11 @@ MINIMUM_SAMPLES = 7  # asv's significance test cannot tell 6 from 6, however far
 MAXIMUM_SAMPLES = 60
 SHORTEST_SAMPLE = 0.01  # seconds: below it the clock and the scheduler are part of the figure
 BUDGET = 1.5  # seconds of samples, once there are enough
+ROTATION = 2
+"""Calls after which MLX's buffers have changed places and back: steps of one large leaf may take 11 ms, 22 ms, 11 ms,
+22 ms in one process, and 11 ms always in the next. A sample of fewer would be of one or the other by chance."""
+
+LONG = 0.25  # seconds of a call: so large a tree has many buffers, or costs too much to be called twice a sample
 WARM_UP = 0.1  # seconds
 WARM_UP_CALLS = 2
 
@@ -24,22 +31,48 @@ def sample(
 ) -> Samples:
     """Time `call`, which must end synchronised with the device; `synchronize` waits for work begun before the clock.
 
-    A short call is repeated within a sample until the sample lasts SHORTEST_SAMPLE; samples are taken until `budget`
-    seconds are spent and there are at least `minimum`. The garbage collector is off while the clock runs.
+    A call is repeated within a sample, at least until the sample lasts SHORTEST_SAMPLE; samples are taken until
+    `budget` seconds are spent and there are at least `minimum`. The garbage collector is off while the clock runs.
     """
-    number = max(1, math.ceil(SHORTEST_SAMPLE / warm_up(call)))
-    seconds: list[float] = []
-    cpu = 0.0
+    number = calls(warm_up(call))
+    turns: list[Turn] = []
+    spent = 0.0
     with no_garbage_collection():
-        while len(seconds) < minimum or (sum(seconds) * number < budget and len(seconds) < MAXIMUM_SAMPLES):
+        while len(turns) < minimum or (spent < budget and len(turns) < MAXIMUM_SAMPLES):
             synchronize()
-            cpu_start, start = time.process_time(), time.perf_counter()
-            for _ in range(number):
-                call()
-            elapsed = time.perf_counter() - start
-            cpu += time.process_time() - cpu_start
-            seconds.append(elapsed / number)
-    return Samples(seconds, number, cpu / (sum(seconds) * number))
+            turns.append(turn(call, number))
+            spent += turns[-1].seconds * number
+    cpu = sum(one.seconds * one.busy for one in turns) * number
+    return Samples([one.seconds for one in turns], number, cpu / spent)
+
+
+def calls(seconds: float) -> int:
+    """How often a call that takes `seconds` is made in a sample."""
+    return 1 if seconds >= LONG else ROTATION * math.ceil(SHORTEST_SAMPLE / seconds / ROTATION)
+
+
+class Turn(NamedTuple):
+    """Calls made in one go.
+
+    seconds   a call
+    busy      the process's CPU time over wall time
+    switches  how often the system took the core away
+    """
+
+    seconds: float
+    busy: float
+    switches: int
+
+
+def turn(call: Callable[[], object], number: int) -> Turn:
+    """Time `number` calls."""
+    switches, cpu_start = resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw, time.process_time()
+    start = time.perf_counter()
+    for _ in range(number):
+        call()
+    elapsed = time.perf_counter() - start
+    cpu = time.process_time() - cpu_start
+    return Turn(elapsed / number, cpu / elapsed, resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw - switches)
 
 
 @contextmanager

@@ -15,6 +15,7 @@ import mlx.core as mx
 
 from benchmarks.harness import agreement, behaviour, check, model
 from benchmarks.harness.behaviour import Behaviour
+from benchmarks.harness.conversation import end_with_parent, own_output
 from benchmarks.harness.evaluation import flat
 from benchmarks.harness.measure import measure_memory, private_caches
 from benchmarks.harness.measurement import Memory, Samples, rounded
@@ -22,7 +23,6 @@ from benchmarks.harness.model import ModelCase
 from benchmarks.harness.modelstep import ModelStep
 from benchmarks.harness.sampling import sample
 from benchmarks.harness.step import TRACES
-from benchmarks.harness.worker import end_with_parent, own_output
 
 LONGEST_SAMPLING = 4.0  # seconds
 FEWEST_SAMPLES = 3

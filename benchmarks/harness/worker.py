@@ -1,43 +1,23 @@
 """A process that counts cases for `scripts.compare`, with the `adamw` and the MLX that its interpreter finds.
 
-It reads a case a line from its standard input and answers each with a line of JSON; the first line says what it is.
-When the input ends, or whoever started it is gone, so does the process, even in the middle of a case.
+It is asked a case a line; its first answer says what it is.
 """
 
-import json
 import os
 import platform
-import sys
 import tempfile
-import threading
-import time
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TextIO
 
+from benchmarks.harness import conversation
+
 
 def main() -> None:
-    answers = own_output()
-    threading.Thread(target=end_with_parent, args=(os.getppid(),), daemon=True).start()
     with tempfile.TemporaryDirectory(prefix="adamw-kernels-", dir=os.getcwd()) as folder:
         os.environ["TMPDIR"] = folder  # MLX finds its compiled kernels by name, not by content
-        for answer in serve(sys.stdin):
-            answers.write(json.dumps(answer) + "\n")
-            answers.flush()
-
-
-def end_with_parent(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(1)
-    os._exit(1)
-
-
-def own_output() -> TextIO:
-    """Standard output for the answers alone: whatever a variant prints goes to standard error."""
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
-    return answers
+        conversation.hold(serve)
 
 
 def serve(lines: TextIO) -> Iterator[dict[str, Any]]:
@@ -62,7 +42,7 @@ def serve(lines: TextIO) -> Iterator[dict[str, Any]]:
         try:
             yield {"counters": count(cases.case(variant, workload, adamw.names()))._asdict()}
         except Exception as error:
-            yield {"failed": f"{type(error).__name__}: {error}"[:500]}
+            yield conversation.failure(error)
 
 
 if __name__ == "__main__":

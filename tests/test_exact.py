@@ -1,4 +1,4 @@
-"""Two sides compared: revisions, the working tree, releases; what is said, and what the exit code says."""
+"""Two sides counted: revisions, the working tree, releases; what is said, and what the exit code says."""
 
 import contextlib
 import json
@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import here
 import psutil
@@ -19,14 +18,16 @@ from rich.console import Console
 from benchmarks.harness import cases
 from benchmarks.harness.count import count
 from benchmarks.harness.counters import FIGURES, Counters
-from scripts import command, compare, counting, git, scratch, sides
+from scripts import command, counting, exact, git, scratch, sides
 from scripts.counting import Failure
+from scripts.matching import Match
 
 ROOT = Path(__file__).parent.parent
 COUNTED = 2 * len(here.FLOAT32)
 """Cases that `Checkout.compare` counts: every variant on two float32 workloads."""
 
 GPT2 = cases.case("compiled", "bfloat16/gpt2")
+MATCH = Match(str(GPT2), GPT2, GPT2)
 SIZE = GPT2.parameter_bytes
 BASE = Counters(
     kernels=148,
@@ -55,30 +56,30 @@ BASE = Counters(
 
 def test_words_a_reviewer_understands():
     worse = BASE._replace(kernels=3 * 148, fused_kernels=0, modelled_bytes=17 * SIZE, bytes_read=9 * SIZE)
-    found = compare.change(GPT2, BASE, worse)
+    found = exact.change(MATCH, BASE, worse)
     assert found.words == "3 kernels a leaf, was 1; traffic 17N, was 7N"
-    assert found.verdict == compare.WORSE
+    assert found.verdict == exact.WORSE
     assert set(found.figures) == {"kernels", "unfused_kernels", "modelled_bytes", "bytes_read", "bytes_written"}
 
 
 def test_no_change_is_none():
-    assert compare.change(GPT2, BASE, BASE._replace()) is None
+    assert exact.change(MATCH, BASE, BASE._replace()) is None
 
 
 def test_verdicts():
     better, worse = BASE._replace(peak_bytes=4 * SIZE), BASE._replace(calls=1701)
-    assert compare.change(GPT2, BASE, better).verdict == compare.BETTER
-    assert compare.change(GPT2, BASE, worse).verdict == compare.WORSE
-    mixed = compare.change(GPT2, BASE, better._replace(traces=10, calls=1701))
-    assert mixed.verdict == compare.WORSE
+    assert exact.change(MATCH, BASE, better).verdict == exact.BETTER
+    assert exact.change(MATCH, BASE, worse).verdict == exact.WORSE
+    mixed = exact.change(MATCH, BASE, better._replace(traces=10, calls=1701))
+    assert mixed.verdict == exact.WORSE
     assert mixed.words == "traced 10 times in 10 steps, was 1; but better: peak up to 4N, was 7N"
     assert mixed.calls == 1
-    assert compare.change(GPT2, BASE, BASE._replace(state_dtypes="float16")).verdict == compare.WORSE
-    assert compare.change(GPT2, None, BASE).verdict == compare.OTHER
-    assert compare.change(GPT2, BASE, None).words == "gone"
-    assert compare.change(GPT2, BASE, Failure("no")).verdict == compare.WORSE
-    assert compare.change(GPT2, Failure("no"), BASE).verdict == compare.BETTER
-    assert compare.change(GPT2, Failure("no"), Failure("no")).verdict == compare.OTHER
+    assert exact.change(MATCH, BASE, BASE._replace(state_dtypes="float16")).verdict == exact.WORSE
+    assert exact.change(MATCH, None, BASE).verdict == exact.OTHER
+    assert exact.change(MATCH, BASE, None).words == "gone"
+    assert exact.change(MATCH, BASE, Failure("no")).verdict == exact.WORSE
+    assert exact.change(MATCH, Failure("no"), BASE).verdict == exact.BETTER
+    assert exact.change(MATCH, Failure("no"), Failure("no")).verdict == exact.OTHER
 
 
 @pytest.mark.parametrize("figure", FIGURES, ids=lambda figure: figure.name)
@@ -86,36 +87,36 @@ def test_every_figure_alone_is_told(figure):
     name = {"unfused_kernels": "fused_kernels", "bytes_written": "bytes_read"}.get(figure.name, figure.name)
     old = getattr(BASE, name)
     new = "float32" if isinstance(old, str) else old - 1 if name == "fused_kernels" else old + 1
-    found = compare.change(GPT2, BASE, BASE._replace(**{name: new}))
+    found = exact.change(MATCH, BASE, BASE._replace(**{name: new}))
     assert found
     assert figure.name in found.figures
     assert found.words or (figure.name == "calls" and found.calls == 1)
 
 
 def test_a_difference_that_rounding_hides_is_told_in_full():
-    found = compare.change(GPT2, BASE, BASE._replace(modelled_bytes=7 * SIZE + 2))
+    found = exact.change(MATCH, BASE, BASE._replace(modelled_bytes=7 * SIZE + 2))
     assert found.words == f"traffic {7 * SIZE + 2} (a step), was {7 * SIZE}"
 
 
 def test_what_one_side_does_not_tell_is_not_compared():
-    assert compare.change(GPT2, BASE._replace(primitives=None), BASE) is None
+    assert exact.change(MATCH, BASE._replace(primitives=None), BASE) is None
     assert counting.missing({"a/b": BASE._replace(primitives=None), "c/d": Failure("no")}) == {"primitives": ["a"]}
 
 
-def shown(changes: list[compare.Change], capsys) -> str:
-    Console(width=100).print(compare.table(changes))
+def shown(changes: list[exact.Change], capsys) -> str:
+    Console(width=100).print(exact.table(changes))
     return " ".join(capsys.readouterr().out.split())
 
 
 def test_python_calls_have_a_row_of_their_own(capsys):
-    changes = [compare.Change(f"compiled/float32/t{n}", compare.WORSE, "", n, {}) for n in (1, 148)]
+    changes = [exact.Change(f"compiled/float32/t{n}", exact.WORSE, "", n, {}) for n in (1, 148)]
     assert "worse compiled float32/t1, float32/t148 1 to 148 more Python calls a step" in shown(changes, capsys)
-    fewer = [compare.Change("compiled/float32/t", compare.WORSE, "words", -1, {})]
+    fewer = [exact.Change("compiled/float32/t", exact.WORSE, "words", -1, {})]
     assert "worse compiled float32/t words better compiled float32/t 1 fewer Python call a step" in shown(fewer, capsys)
 
 
 def test_equal_changes_share_a_row_and_markup_is_text(capsys):
-    changes = [compare.Change(f"compiled/float32/tree_{n}", compare.WORSE, "[red]words", 0, {}) for n in range(9)]
+    changes = [exact.Change(f"compiled/float32/tree_{n}", exact.WORSE, "[red]words", 0, {}) for n in range(9)]
     text = shown(changes, capsys)
     assert text.count("compiled") == 1
     assert "tree_3 and" in text
@@ -124,18 +125,17 @@ def test_equal_changes_share_a_row_and_markup_is_text(capsys):
 
 
 def test_a_failure_is_one_printable_line():
-    assert counting.one_line("a\x1b[31m\n::error::b" + 400 * "x").startswith("a[31m ::error::bxx")
-    assert len(counting.one_line(400 * "x")) == 300
+    assert command.one_line("a\x1b[31m\n::error::b" + 400 * "x").startswith("a[31m ::error::bxx")
+    assert len(command.one_line(400 * "x")) == 300
 
 
 def test_selection_of_cases():
-    workers = [SimpleNamespace(hello={"variants": names}) for names in (["compiled"], ["eager", "compiled"])]
-    found = counting.select(workers, "quick", "resnet50$")
+    found = counting.select(["compiled", "eager"], "quick", "resnet50$")
     assert [str(case) for case in found] == ["compiled/float32/resnet50", "eager/float32/resnet50"]
     with pytest.raises(command.UserError, match="no case of profile quick"):
-        counting.select(workers, "quick", "no such tree")
+        counting.select(["compiled"], "quick", "no such tree")
     with pytest.raises(command.UserError, match="no regular expression"):
-        counting.select(workers, "quick", "(")
+        counting.select(["compiled"], "quick", "(")
 
 
 @pytest.fixture
@@ -183,19 +183,19 @@ def test_the_pin_of_a_folder(tmp_path, at_root):
 def test_the_working_tree_is_this_python_and_this_folder(at_root):
     side = sides.resolve(".")
     assert (side.folder, side.python, side.commit) == (ROOT, sys.executable, None)
-    with counting.Worker(side) as worker:
-        assert worker.hello["adamw"] == str(ROOT)
-        assert str(side) == f"working tree, mlx {worker.hello['mlx']}"
+    with counting.Counter(side) as counter:
+        assert counter.hello["adamw"] == str(ROOT)
+        assert str(side) == f"working tree, mlx {counter.hello['mlx']}"
 
 
 def test_a_worker_counts_what_this_process_counts_and_survives_a_wrong_name(at_root):
-    with counting.Worker(sides.resolve(".")) as worker:
-        assert worker.count("compiled/float32/two_leaves") == count(cases.case("compiled", "float32/two_leaves"))
-        assert "unknown variant" in worker.count("nothing/float32/two_leaves").message
-        worker.process.kill()
-        worker.process.wait()
-        assert isinstance(worker.count("eager/float32/two_leaves"), Counters)
-    assert worker.process.poll() is not None
+    with counting.Counter(sides.resolve(".")) as counter:
+        assert counter.count("compiled/float32/two_leaves") == count(cases.case("compiled", "float32/two_leaves"))
+        assert "unknown variant" in counter.count("nothing/float32/two_leaves").message
+        counter.worker.process.kill()
+        counter.worker.process.wait()
+        assert isinstance(counter.count("eager/float32/two_leaves"), Counters)
+    assert not counter.worker.alive
 
 
 class Checkout:  # used by test_workflows too
@@ -283,7 +283,7 @@ def test_a_crash_fails_its_case_alone_and_prints_disturb_nothing(checkout):
     done = checkout.compare("HEAD~1", ".")
     assert done.returncode == 1
     words = " ".join(done.stdout.split())
-    assert "failed: the process that counts died (exit code -6)" in words
+    assert "failed: its process died (exit code -6)" in words
     assert f"2 worse, 0 changed, 0 better, {COUNTED - 2} the same" in words
     assert "Traceback" not in done.stdout + done.stderr
 
@@ -350,7 +350,7 @@ def test_an_interpreter_without_mlx_is_one_line(tmp_path):
     python.write_text(f'#!/bin/sh\nexec "{sys.executable}" -S "$@"\n')  # without its packages
     python.chmod(0o755)
     with pytest.raises(command.UserError, match=r"working tree, mlx 0.32.4: MLX does not run here .*No module named"):
-        counting.Worker(sides.Side(".", None, ROOT, "0.32.4", str(python)))
+        counting.Counter(sides.Side(".", None, ROOT, "0.32.4", str(python)))
 
 
 def test_the_archive_of_a_commit_is_bounded(tmp_path, monkeypatch, at_root):

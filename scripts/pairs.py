@@ -1,0 +1,170 @@
+"""The seconds of two sides' steps, taken in turns by two processes that live at the same time.
+
+The order within a round is random, and what is kept is the ratio of one round: a machine that drifts drifts for both.
+A pair of fresh processes gives one log ratio, because the memory layout that a process gets by chance stays with it.
+"""
+
+import json
+import math
+import os
+import random
+import statistics
+import time
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from benchmarks.harness.sampling import Turn, calls
+from scripts import scratch, workers
+from scripts.sides import Side
+
+MODULE = "benchmarks.harness.turns"
+FEWEST_ROUNDS, MOST_ROUNDS = 5, 60
+TIMEOUT = 120.0
+"""Seconds within which a process must be ready, or have taken a turn."""
+
+QUIET = 0.95
+"""CPU time over wall time, of what is usual in its process, below which a turn on MLX's CPU backend was disturbed."""
+
+
+class Contestant(NamedTuple):
+    """A case of a side, and the folder where that side's processes find each other's compiled kernels."""
+
+    side: Side
+    case: str
+    kernels: str
+
+    @classmethod
+    def of(cls, side: Side, case: str, number: int) -> "Contestant":
+        """A contestant with a folder of its own: MLX finds kernels by name, so two sides must not share one."""
+        folder = scratch.folder() / f"kernels-{number}"
+        folder.mkdir(exist_ok=True)
+        return cls(side, case, str(folder))
+
+
+class Kind(NamedTuple):
+    """What takes a turn in every round: which process, and how much extra arithmetic after each step."""
+
+    process: int
+    extra: int = 0
+
+
+BOTH = (Kind(0), Kind(1))
+
+
+class Failed(Exception):
+    """A contestant that cannot be timed: `reasons` has a line for each process, empty for one that could."""
+
+    def __init__(self, reasons: list[str]) -> None:
+        super().__init__("; ".join(filter(None, reasons)))
+        self.reasons = reasons
+
+
+class Session(NamedTuple):
+    """What a set of processes did: for every round a turn of every kind.
+
+    starting  seconds until all were ready
+    running   seconds of the rounds
+    cpu       whether a step is the process's own work, so that its CPU time says who had the core
+    """
+
+    rounds: list[list[Turn]]
+    starting: float
+    running: float
+    cpu: bool
+
+
+class Pair(NamedTuple):
+    """What a pair of processes says of two kinds.
+
+    log        of the second's seconds over the first's: the median of the rounds that count
+    seconds    a step of either, in the rounds that count
+    taken      rounds
+    disturbed  of them, in which another process held a core
+    """
+
+    log: float
+    seconds: tuple[float, float]
+    taken: int
+    disturbed: int
+
+
+def run(
+    contestants: Sequence[Contestant], kinds: Sequence[Kind] = BOTH, check: bool = False, timeout: float = 120.0
+) -> Session:
+    """Start a process for every contestant, and let the kinds take turns for about as long as starting took.
+
+    That balance is within a factor of two of the best, whatever varies more: processes or rounds. With `check` the
+    results are held against the reference first. Raises Failed; no process outlives the call.
+    """
+    begin = time.monotonic()
+    running = [workers.Worker(one.side, MODULE, {"TMPDIR": one.kernels}) for one in contestants]
+    try:
+        for worker, one in zip(running, contestants, strict=True):
+            worker.tell(json.dumps({"case": one.case, "check": check}))
+        ready = answers(running, timeout)
+        steps = calls(min(answer["seconds"] for answer in ready))
+        starting = time.monotonic() - begin
+        cpu = all(answer["backend"] == "CPU" for answer in ready)
+        rounds: list[list[Turn]] = []
+        start = time.monotonic()
+        while not enough(rounds, (time.monotonic() - start) * len(BOTH) / len(kinds), starting, cpu):
+            turns: dict[int, Turn] = {}
+            core = random.choice(cores())
+            for number in random.sample(range(len(kinds)), len(kinds)):
+                kind = kinds[number]
+                running[kind.process].tell(json.dumps({"steps": steps, "extra": kind.extra, "core": core}))
+                (answer,) = answers([running[kind.process]], timeout)
+                turns[number] = Turn(**answer)
+            rounds.append([turns[number] for number in range(len(kinds))])
+        return Session(rounds, starting, time.monotonic() - start, cpu)
+    finally:
+        for worker in running:
+            worker.end()
+
+
+def cores() -> list[int | None]:
+    """The cores that this process may use; [None] where the system does not tell, as macOS."""
+    return list(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [None]
+
+
+def answers(running: Sequence[workers.Worker], timeout: float) -> list[dict[str, Any]]:
+    """An answer of every process. Raises Failed if any has none."""
+    found, reasons = [], []
+    for worker in running:
+        try:
+            answer = worker.answer(timeout)
+        except workers.Lost as lost:
+            answer = {"failed": str(lost)}
+        found.append(answer)
+        reasons.append(answer.get("failed", ""))
+    if any(reasons):
+        raise Failed(reasons)
+    return found
+
+
+def enough(rounds: list[list[Turn]], spent: float, starting: float, cpu: bool) -> bool:
+    """Whether `spent` seconds of rounds do; where they were disturbed, up to as many again are taken."""
+    if len(rounds) < FEWEST_ROUNDS or len(rounds) >= MOST_ROUNDS:
+        return len(rounds) >= MOST_ROUNDS
+    good = len(rounds) - sum(disturbed(rounds, cpu))
+    return spent >= 2 * starting or (spent >= starting and good >= max(FEWEST_ROUNDS, len(rounds) / 2))
+
+
+def disturbed(rounds: list[list[Turn]], cpu: bool) -> list[bool]:
+    """For every round, whether a turn in it had less of the cores than is usual in its process."""
+    if not cpu:
+        return [False] * len(rounds)
+    usual = [max(statistics.median(turn.busy for turn in turns), 0) for turns in zip(*rounds, strict=True)]
+    return [any(turn.busy < QUIET * had for turn, had in zip(turns, usual, strict=True)) for turns in rounds]
+
+
+def pair(session: Session, first: int = 0, second: int = 1) -> Pair:
+    """What the session says of two of its kinds. Where most rounds were disturbed all of them count."""
+    rounds = [[turns[first], turns[second]] for turns in session.rounds]
+    marked = disturbed(rounds, session.cpu)
+    kept = [turns for turns, bad in zip(rounds, marked, strict=True) if not bad]
+    if len(kept) < FEWEST_ROUNDS:
+        kept = rounds
+    log = statistics.median(math.log(second.seconds / first.seconds) for first, second in kept)
+    seconds = [statistics.median(turns[number].seconds for turns in kept) for number in (0, 1)]
+    return Pair(log, (seconds[0], seconds[1]), len(rounds), sum(marked))
