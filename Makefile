@@ -1,5 +1,7 @@
 # make bench    set up, run the quick profile, print the table, write the HTML report
 # make test     set up, run every test
+# make compare  set up, say whether the working tree is slower than BASE (default HEAD), at most a minute a case;
+#               CASE=REGEX chooses the cases
 # make exact    set up, count what a step does in BASE (default HEAD~1) and in the working tree, say what changed
 # make setup    set up only: everything goes to .venv, again and again without harm
 # make lint     what `make test` checks before the tests
@@ -8,15 +10,17 @@
 
 PYTHON ?= $(shell .venv/bin/python -c 'print(".venv/bin/python")' 2>/dev/null || echo python3)
 PROFILE ?= quick
-BASE ?= HEAD~1
 
-.PHONY: bench test exact setup lint
+.PHONY: bench test compare exact setup lint
 
 bench: setup
 	@.venv/bin/python -m scripts.bench --profile $(PROFILE)
 
+compare: setup
+	@.venv/bin/python -m scripts.compare "$(or $(BASE),HEAD)" . $(if $(CASE),--case "$(CASE)")
+
 exact: setup
-	@.venv/bin/python -m scripts.compare "$(BASE)" . --exact
+	@.venv/bin/python -m scripts.compare "$(or $(BASE),HEAD~1)" . --exact
 
 test: setup lint
 	@.venv/bin/python -m pytest --benchmark-disable

@@ -9,7 +9,7 @@ from benchmarks.harness.suite import Suite, sampled, unit
 class Scaling(Suite):
     """From launch-bound, through the caches, to memory-bound."""
 
-    version = "2"
+    version = "3"
     params = ([name for name in cases.names() if name.split("/", 1)[1] in cases.sweep()],)
 
     @unit("seconds")

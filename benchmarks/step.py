@@ -9,7 +9,7 @@ from benchmarks.harness.suite import Suite, sampled, unit
 class Step(Suite):
     """One update of the whole tree, parameters and state evaluated."""
 
-    version = "2"
+    version = "3"
 
     @unit("seconds", rounds=2)
     def track_seconds(self, begun, case):

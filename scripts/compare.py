@@ -15,7 +15,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from benchmarks.harness import cases, machine
 from benchmarks.harness.counters import Counters
 from benchmarks.harness.files import write_whole
-from scripts import command, counting, exact, matching, rows, sides, timing
+from scripts import command, counting, exact, git, matching, rows, sides, timing
 from scripts.counting import Counted, Counter, Failure
 from scripts.exact import Change
 from scripts.matching import Match
@@ -74,7 +74,7 @@ def main(arguments: list[str] | None = None) -> int:
         code, told = judge_by_time(pair, unequal, changes, limits, console)
     said = [counting.describe(counter, one) for counter, one in zip(counters, counted, strict=True)]
     lines = [f"base: {said[0][0]}", f"head: {said[1][0]}", *dict.fromkeys([*said[0][1:], *said[1][1:]])]
-    for line in [*lines, *told.pop("notes"), *equal(wanted, unequal)]:
+    for line in [*lines, *told.pop("notes"), *equal(wanted, unequal), *uncommitted(pair)]:
         console.print(line, markup=False, highlight=False)
     if options.json:
         both = {
@@ -159,6 +159,18 @@ def equal(wanted: list[Match], timed: list[Match]) -> list[str]:
         return []
     count = "all cases run" if not timed else f"{left} case{'s run' if left > 1 else ' runs'}"
     return [f"{count} the same code with the same MLX on both sides: there is nothing to compare in them"]
+
+
+def uncommitted(pair: tuple[Side, Side]) -> list[str]:
+    """A note for those who compare the commit that they are on and have changed it since."""
+    commits = [side.commit for side in pair]
+    if (
+        None in commits
+        or git.find_commit("HEAD") not in commits
+        or not git.output("status", "--porcelain", "--", "adamw")
+    ):
+        return []
+    return ["note: adamw/ has uncommitted changes, which took no part; . is the working tree"]
 
 
 if __name__ == "__main__":

@@ -162,7 +162,7 @@ def newest(results: Path, machine: str | None = None, commit: str | None = None)
     """The ledger written last, of `machine` and `commit` or of any. Raises UserError if there is none."""
     found = [
         path
-        for path in results.glob("*/*.jsonl")
+        for path in results.glob(f"*/{HASH_LENGTH * '[0-9a-f]'}-*.jsonl")
         if machine in (None, path.parent.name) and path.name.startswith((commit or "")[:HASH_LENGTH])
     ]
     if not found:

@@ -17,7 +17,7 @@ FASTER, SLOWER, SAME, UNDECIDED = "faster", "slower", "same", "undecided"
 TRIMMED = 0.2
 """The share of the pairs that is left out at either end."""
 
-FEWEST = 15
+FEWEST = 20
 """Pairs before anything is decided."""
 
 LOOKS = [round(FEWEST * 1.3**number) for number in range(40)]
@@ -26,7 +26,7 @@ LOOKS = [round(FEWEST * 1.3**number) for number in range(40)]
 CONFIDENCE = 0.95
 """Of the interval that is shown."""
 
-FALSE_DISCOVERIES = 0.005
+FALSE_DISCOVERIES = 0.003
 """Of the cases called faster or slower, the share that may be so by chance (Benjamini-Hochberg)."""
 
 POWER = 0.9

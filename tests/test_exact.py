@@ -198,6 +198,14 @@ def test_a_worker_counts_what_this_process_counts_and_survives_a_wrong_name(at_r
     assert not counter.worker.alive
 
 
+def test_a_variant_that_does_not_import_fails_alone(at_root, tmp_path):
+    shutil.copytree(ROOT / "adamw", tmp_path / "adamw")
+    (tmp_path / "adamw" / "variants" / "split.py").write_text("import no_such_module\n")
+    with counting.Counter(sides.resolve(".")._replace(folder=tmp_path)) as counter:
+        assert "No module named 'no_such_module'" in counter.count("split/float32/leaf_1024").message
+        assert isinstance(counter.count("eager/float32/leaf_1024"), Counters)
+
+
 class Checkout:  # used by test_workflows too
     """A repository with this project's adamw, to plant commits in."""
 

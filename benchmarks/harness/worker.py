@@ -25,15 +25,15 @@ def serve(lines: TextIO) -> Iterator[dict[str, Any]]:
     import adamw
     from benchmarks.harness import cases, donation, machine, primitives
     from benchmarks.harness.count import count
-    from benchmarks.harness.run import unavailable
 
+    reasons = {name: why_not(name) for name in adamw.names()}
     yield {
         "mlx": version("mlx"),
         "python": platform.python_version(),
         "backend": machine.backend(),
         "adamw": str(Path(adamw.__file__).parent.parent),
-        "variants": [name for name in adamw.names() if not unavailable(name)],
-        "unavailable": {name: reason for name in adamw.names() if (reason := unavailable(name))},
+        "variants": [name for name, reason in reasons.items() if not reason],
+        "unavailable": {name: reason for name, reason in reasons.items() if reason},
         "tells_primitives": primitives.available(),
         "donation": donation.measure()._asdict(),
     }
@@ -43,6 +43,19 @@ def serve(lines: TextIO) -> Iterator[dict[str, Any]]:
             yield {"counters": count(cases.case(variant, workload, adamw.names()))._asdict()}
         except Exception as error:
             yield conversation.failure(error)
+
+
+def why_not(variant: str) -> str | None:
+    """Why `variant` cannot run here. None if it can, if its commit knows no such reasons, or if it does not import.
+
+    Then each of its cases fails by name, and the other variants' go on.
+    """
+    import adamw
+
+    try:
+        return adamw.unavailable(variant) if hasattr(adamw, "unavailable") else None
+    except Exception:
+        return None
 
 
 if __name__ == "__main__":
