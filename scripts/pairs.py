@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from benchmarks.harness.sampling import Turn, calls
-from scripts import scratch, workers
+from scripts import command, scratch, workers
 from scripts.sides import Side
 
 MODULE = "benchmarks.harness.turns"
@@ -89,7 +89,7 @@ class Pair(NamedTuple):
 
 
 def run(
-    contestants: Sequence[Contestant], kinds: Sequence[Kind] = BOTH, check: bool = False, timeout: float = 120.0
+    contestants: Sequence[Contestant], kinds: Sequence[Kind] = BOTH, check: bool = False, timeout: float = TIMEOUT
 ) -> Session:
     """Start a process for every contestant, and let the kinds take turns for about as long as starting took.
 
@@ -101,7 +101,7 @@ def run(
     try:
         for worker, one in zip(running, contestants, strict=True):
             worker.tell(json.dumps({"case": one.case, "check": check}))
-        ready = answers(running, timeout)
+        ready = answers(running, range(len(running)), timeout)
         steps = calls(min(answer["seconds"] for answer in ready))
         starting = time.monotonic() - begin
         cpu = all(answer["backend"] == "CPU" for answer in ready)
@@ -113,7 +113,7 @@ def run(
             for number in random.sample(range(len(kinds)), len(kinds)):
                 kind = kinds[number]
                 running[kind.process].tell(json.dumps({"steps": steps, "extra": kind.extra, "core": core}))
-                (answer,) = answers([running[kind.process]], timeout)
+                (answer,) = answers(running, [kind.process], timeout)
                 turns[number] = Turn(**answer)
             rounds.append([turns[number] for number in range(len(kinds))])
         return Session(rounds, starting, time.monotonic() - start, cpu)
@@ -127,16 +127,16 @@ def cores() -> list[int | None]:
     return list(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [None]
 
 
-def answers(running: Sequence[workers.Worker], timeout: float) -> list[dict[str, Any]]:
-    """An answer of every process. Raises Failed if any has none."""
-    found, reasons = [], []
-    for worker in running:
+def answers(running: Sequence[workers.Worker], asked: Sequence[int], timeout: float) -> list[dict[str, Any]]:
+    """The answers of those processes whose numbers are `asked`. Raises Failed if any has none."""
+    found, reasons = [], [""] * len(running)
+    for number in asked:
         try:
-            answer = worker.answer(timeout)
+            answer = running[number].answer(timeout)
         except workers.Lost as lost:
             answer = {"failed": str(lost)}
         found.append(answer)
-        reasons.append(answer.get("failed", ""))
+        reasons[number] = command.one_line(answer.get("failed", ""))
     if any(reasons):
         raise Failed(reasons)
     return found
@@ -154,7 +154,7 @@ def disturbed(rounds: list[list[Turn]], cpu: bool) -> list[bool]:
     """For every round, whether a turn in it had less of the cores than is usual in its process."""
     if not cpu:
         return [False] * len(rounds)
-    usual = [max(statistics.median(turn.busy for turn in turns), 0) for turns in zip(*rounds, strict=True)]
+    usual = [statistics.median(turn.busy for turn in turns) for turns in zip(*rounds, strict=True)]
     return [any(turn.busy < QUIET * had for turn, had in zip(turns, usual, strict=True)) for turns in rounds]
 
 

@@ -131,16 +131,34 @@ class TestProcesses:
             pairs.run(self.contestants(side, SMALL), timeout=0.5)
         assert not [child for child in psutil.Process().children() if "hanging" in child.cmdline()]
 
-    def test_a_wrong_result_is_not_timed(self, side, monkeypatch, tmp_path):
-        variants = tmp_path / "adamw" / "variants"
-        shutil.copytree(ROOT / "adamw", tmp_path / "adamw")
-        text = (variants / "eager.py").read_text()
-        (variants / "eager.py").write_text(text + "\n    def apply_single(self, g, p, s):\n"
-                                           "        return super().apply_single(g, p, s) * 1.5\n")  # fmt: skip
-        wrong = side._replace(folder=tmp_path)
-        name = "eager/float32/leaf_1024"
+    @pytest.fixture
+    def edited(self, side, tmp_path):
+        """The side with another `eager.apply_single`."""
+
+        def edit(body: str) -> sides.Side:
+            shutil.copytree(ROOT / "adamw", tmp_path / "adamw")
+            path = tmp_path / "adamw" / "variants" / "eager.py"
+            path.write_text(path.read_text() + f"\n    def apply_single(self, g, p, s):\n        {body}\n")
+            return side._replace(folder=tmp_path)
+
+        return edit
+
+    def test_a_wrong_result_is_not_timed(self, edited):
+        wrong = edited("return super().apply_single(g, p, s) * 1.5")
         with pytest.raises(pairs.Failed, match="wrong result"):
-            pairs.run([Contestant.of(wrong, name, 0)], [Kind(0)], check=True)
+            pairs.run(self.contestants(wrong, "eager/float32/leaf_1024"), [Kind(0)], check=True)
+
+    def test_a_process_that_dies_in_a_turn_is_named(self, side, edited):
+        """It dies when it has waited for the other's turn, which lasts longer than any of its own steps."""
+        dying = edited("import os, time; last, self.last = getattr(self, 'last', None), time.monotonic(); "
+                       "self.steps = getattr(self, 'steps', 0) + 1; "
+                       "self.steps > 100 and self.last - last > 0.008 and os.abort(); "
+                       "return super().apply_single(g, p, s)")  # fmt: skip
+        name = "eager/float32/leaf_1024"
+        with pytest.raises(pairs.Failed) as failed:
+            pairs.run([Contestant.of(side, name, 0), Contestant.of(dying, name, 1)])
+        assert failed.value.reasons[0] == ""
+        assert "its process died (exit code -6)" in failed.value.reasons[1]
 
 
 class TestTurns:
