@@ -45,7 +45,7 @@ PYPERF = 0.05
 STRIDE = 5
 """Pairs from the beginning of one comparison to that of the next: most overlap, so fewer are independent."""
 
-PROBES = 3
+PROBES = 6
 """Sessions from which the amount of extra arithmetic is found."""
 
 PROBE = 20_000
@@ -250,7 +250,7 @@ def parser() -> argparse.ArgumentParser:
     parser = command.parser(__doc__, EPILOG)
     parser.add_argument("--minutes", type=command.positive, default=30.0, metavar="M", help="default: 30")
     parser.add_argument(
-        "--case", default="compiled/float32/leaf_4194304", metavar="NAME", help="default: compiled/float32/leaf_4194304"
+        "--case", default="eager/float32/llama_1b_lora", metavar="NAME", help="default: eager/float32/llama_1b_lora"
     )
     parser.add_argument(
         "--budget", type=command.positive, default=60.0, metavar="S", help="of a comparison; default: 60"

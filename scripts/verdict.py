@@ -17,10 +17,10 @@ FASTER, SLOWER, SAME, UNDECIDED = "faster", "slower", "same", "undecided"
 TRIMMED = 0.2
 """The share of the pairs that is left out at either end."""
 
-FEWEST = 20
-"""Pairs before anything is decided."""
+FEWEST = 6
+"""Pairs for a verdict: where a pair takes many seconds the budget may have no room for more."""
 
-LOOKS = [round(FEWEST * 1.3**number) for number in range(40)]
+LOOKS = [round(20 * 1.3**number) for number in range(40)]
 """The numbers of pairs after which it is asked whether they are enough."""
 
 CONFIDENCE = 0.95

@@ -113,7 +113,7 @@ def test_the_command_saves_what_it_prints_beside_the_machines_results(monkeypatc
     arguments = ["--results", str(tmp_path), "--machine", "box", "--minutes", "1"]
     assert calibrate.main(arguments) == calibrate.main([*arguments, "--hog"]) == 0
     shown = " ".join(capsys.readouterr().out.split())
-    assert "compiled/float32/leaf_4194304, 10" in shown
+    assert "eager/float32/llama_1b_lora, 10" in shown
     assert "one core kept busy" in shown
     path = tmp_path / "box" / calibrate.FILE
     entries = [json.loads(line) for line in path.read_text().splitlines()]

@@ -98,6 +98,6 @@ def test_equal_ratios_are_a_verdict_and_no_division_by_zero():
 
 
 def test_a_large_difference_is_decided_with_a_wide_interval_and_a_small_one_is_not():
-    random = np.random.default_rng(5)
-    assert verdict.decided(verdict.estimate(math.log(2) + noise(random, "normal", verdict.FEWEST, 0.05)), 1, MIN_EFFECT)
-    assert not verdict.decided(verdict.estimate(0.06 + noise(random, "normal", verdict.FEWEST, 0.05)), 1, MIN_EFFECT)
+    logs = noise(np.random.default_rng(5), "normal", verdict.LOOKS[0], 0.05)
+    assert verdict.decided(verdict.estimate(logs + math.log(2)), 1, MIN_EFFECT)
+    assert not verdict.decided(verdict.estimate(logs + 0.06), 1, MIN_EFFECT)
