@@ -129,7 +129,7 @@ def judge_by_time(
         console.print(rows.table(judged))
         console.print()
     conditions = {"before": before, "after": machine.conditions()}
-    notes = [*rows.summary(judged, limits), *rows.warnings(outcomes, conditions)] if judged else []
+    notes = [*rows.summary(judged, limits), *rows.warnings(judged, conditions, limits)] if judged else []
     told = {"verdicts": [row._asdict() for row in judged], "conditions": conditions, **limits._asdict()}
     return rows.exit_code(judged), told | {"notes": notes}
 

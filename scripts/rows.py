@@ -8,10 +8,17 @@ from rich.text import Text
 from scripts import verdict
 from scripts.exact import Change
 from scripts.matching import Match
-from scripts.timing import HOPELESS, Limits, Outcome
+from scripts.timing import Limits, Outcome
 
 NEW, GONE, FAILED, BROKEN = "new", "gone", "failed", "broken"
 ORDER = (BROKEN, FAILED, verdict.SLOWER, verdict.FASTER, verdict.UNDECIDED, verdict.SAME, NEW, GONE)
+
+
+BUSY = 0.5
+"""The share of disturbed rounds above which the machine is said to be too busy."""
+
+HOPELESS = 3
+"""The smallest detectable slowdown, in smallest effects that matter, above which more of the same would not help."""
 
 
 class Row(NamedTuple):
@@ -113,15 +120,18 @@ def summary(rows: list[Row], limits: Limits) -> list[str]:
     ]
 
 
-def warnings(outcomes: dict[str, Outcome], conditions: dict[str, dict[str, Any]]) -> list[str]:
+def warnings(rows: list[Row], conditions: dict[str, dict[str, Any]], limits: Limits) -> list[str]:
     """What was wrong with the machine, in lines."""
     said = []
-    shares = [one.disturbed for one in outcomes.values() if one.pairs]
-    worst = max(shares, default=0)
-    if worst > HOPELESS:
+    busiest = max((one.disturbed for one in rows), default=0.0)
+    if busiest > BUSY:
         said.append(
-            f"this machine is too busy: in {worst:.0%} of a case's rounds another process held a core; "
-            "close it and compare again"
+            f"this machine is too busy: another process held a core in {busiest:.0%} of a case's rounds; end it"
+        )
+    undecided = [one.detectable for one in rows if one.verdict == verdict.UNDECIDED and one.detectable]
+    if undecided and min(undecided) > HOPELESS * limits.min_effect:
+        said.append(
+            f"too noisy: undecided cases find no slowdown below {min(undecided):.0%}; end other programs, or raise --budget"
         )
     before, after = conditions["before"], conditions["after"]
     if after.get("on_battery"):

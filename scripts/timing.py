@@ -14,9 +14,6 @@ from scripts.matching import Match
 from scripts.pairs import Contestant, Pair
 from scripts.sides import Side
 
-HOPELESS = 0.5
-"""The share of disturbed rounds above which the machine is said to be too busy."""
-
 
 class Limits(NamedTuple):
     """When to stop.
