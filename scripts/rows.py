@@ -131,7 +131,8 @@ def warnings(rows: list[Row], conditions: dict[str, dict[str, Any]], limits: Lim
     undecided = [one.detectable for one in rows if one.verdict == verdict.UNDECIDED and one.detectable]
     if undecided and min(undecided) > HOPELESS * limits.min_effect:
         said.append(
-            f"too noisy: undecided cases find no slowdown below {min(undecided):.0%}; end other programs, or raise --budget"
+            f"too noisy: undecided cases find no slowdown below {min(undecided):.0%}; "
+            "end other programs, or raise --budget"
         )
     before, after = conditions["before"], conditions["after"]
     if after.get("on_battery"):
