@@ -13,6 +13,8 @@ import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from benchmarks.harness.sampling import Turn, calls
 from scripts import command, scratch, workers
 from scripts.sides import Side
@@ -22,8 +24,9 @@ FEWEST_ROUNDS, MOST_ROUNDS = 5, 60
 TIMEOUT = 120.0
 """Seconds within which a process must be ready, or have taken a turn."""
 
-QUIET = 0.95
-"""CPU time over wall time, of what is usual in its process, below which a turn on MLX's CPU backend was disturbed."""
+QUIET = 0.9
+"""CPU time over wall time, as a part of what is usual, below which a turn on MLX's CPU backend was disturbed. Usual is
+one core, which a step keeps busy, or the share that three quarters of the turns had, if that is more."""
 
 
 class Contestant(NamedTuple):
@@ -151,11 +154,12 @@ def enough(rounds: list[list[Turn]], spent: float, starting: float, cpu: bool) -
 
 
 def disturbed(rounds: list[list[Turn]], cpu: bool) -> list[bool]:
-    """For every round, whether a turn in it had less of the cores than is usual in its process."""
+    """For every round, whether a turn in it had less of the cores than is usual for its kind."""
     if not cpu:
         return [False] * len(rounds)
-    usual = [statistics.median(turn.busy for turn in turns) for turns in zip(*rounds, strict=True)]
-    return [any(turn.busy < QUIET * had for turn, had in zip(turns, usual, strict=True)) for turns in rounds]
+    busy = np.array([[turn.busy for turn in turns] for turns in rounds])
+    usual = np.maximum(1, np.quantile(busy, 0.25, axis=0))
+    return (busy < QUIET * usual).any(axis=1).tolist()
 
 
 def pair(session: Session, first: int = 0, second: int = 1) -> Pair:
