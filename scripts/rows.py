@@ -60,7 +60,7 @@ def judge(wanted: list[Match], outcomes: dict[str, Outcome], changes: dict[str, 
         elif outcomes[match.name].failed:
             rows.append(failure(match.name, outcomes[match.name]))
         else:
-            rows.append(row(match.name, verdicts[match.name], outcomes[match.name], limits, why))
+            rows.append(row(match.name, verdicts[match.name], outcomes[match.name], limits, len(estimates), why))
     return rows
 
 
@@ -74,7 +74,7 @@ def failure(name: str, outcome: Outcome) -> Row:
     return Row(name, FAILED if base else BROKEN, pairs=len(outcome.pairs), seconds=outcome.spent, why=why)
 
 
-def row(name: str, judgement: str, outcome: Outcome, limits: Limits, why: str) -> Row:
+def row(name: str, judgement: str, outcome: Outcome, limits: Limits, count: int, why: str) -> Row:
     found = outcome.estimate
     shared: dict[str, Any] = {
         "milliseconds": outcome.milliseconds,
@@ -87,7 +87,7 @@ def row(name: str, judgement: str, outcome: Outcome, limits: Limits, why: str) -
     if not found:
         return Row(name, judgement, **shared)
     low, high = found.interval
-    return Row(name, judgement, found.ratio, low, high, found.detectable(limits.min_effect), **shared)
+    return Row(name, judgement, found.ratio, low, high, found.detectable(limits.min_effect, count), **shared)
 
 
 def table(rows: list[Row]) -> Table:

@@ -63,10 +63,13 @@ class Estimate(NamedTuple):
     def interval(self) -> tuple[float, float]:
         return math.exp(self.log - self.half_width), math.exp(self.log + self.half_width)
 
-    def detectable(self, min_effect: float) -> float:
-        """The smallest slowdown that as many pairs find with probability POWER: 0.03 is 3 %."""
+    def detectable(self, min_effect: float, count: int = 1) -> float:
+        """The smallest slowdown that as many pairs find with probability POWER; 0.03 is 3 %.
+
+        It is looked for in one of `count` cases, and the only one there is.
+        """
         freedom = degrees(self.pairs)
-        threshold = max(math.log1p(min_effect), stats.t.isf(FALSE_DISCOVERIES / 2, freedom) * self.error)
+        threshold = max(math.log1p(min_effect), stats.t.isf(FALSE_DISCOVERIES / count / 2, freedom) * self.error)
         return math.expm1(threshold + stats.t.ppf(POWER, freedom) * self.error)
 
 

@@ -64,6 +64,8 @@ def test_the_smallest_detectable_slowdown_is_found_nine_times_in_ten():
         for _ in range(400)
     ]
     assert 0.84 <= found.count(verdict.SLOWER) / len(found) <= 0.96
+    sure = verdict.estimate(noise(random, "normal", 40, 0.03))
+    assert sure.detectable(MIN_EFFECT, 100) > sure.detectable(MIN_EFFECT)
 
 
 def test_a_hundred_cases_do_not_mean_a_false_alarm():
