@@ -19,7 +19,8 @@ from benchmarks.harness.count import count
 from benchmarks.harness.counters import Counters
 from benchmarks.harness.measure import measure_memory
 from benchmarks.harness.step import Step
-from scripts import compare
+from scripts import exact
+from scripts.matching import Match
 
 Compiled, Split, Eager = adamw.load("compiled"), adamw.load("split"), adamw.load("eager")
 BFLOAT16 = cases.case("compiled", "bfloat16/two_leaves")
@@ -270,12 +271,12 @@ class HalfEager(Compiled):
         return super().apply_gradients(gradients, parameters)
 
 
-def difference(monkeypatch, case: cases.Case, defect: type, good: type = Compiled) -> compare.Change | None:
-    """What `compare` says of `case` where `defect` takes the place of `good`."""
+def difference(monkeypatch, case: cases.Case, defect: type, good: type = Compiled) -> exact.Change | None:
+    """What `exact` says of `case` where `defect` takes the place of `good`."""
     monkeypatch.setattr(adamw, "load", lambda name: good)
     base = count(case)
     monkeypatch.setattr(adamw, "load", lambda name: defect)
-    return compare.change(case, base, count(case))
+    return exact.change(Match(str(case), case, case), base, count(case))
 
 
 @pytest.mark.parametrize(
@@ -303,7 +304,7 @@ def difference(monkeypatch, case: cases.Case, defect: type, good: type = Compile
 def test_a_planted_defect_is_named(monkeypatch, defect, good, case, words):
     found = difference(monkeypatch, case, defect, good)
     assert found
-    assert found.verdict == compare.WORSE
+    assert found.verdict == exact.WORSE
     assert words in found.words
 
 
