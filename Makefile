@@ -1,6 +1,6 @@
 # make bench    set up, run the quick profile, print the table, write the HTML report
 # make test     set up, run every test
-# make compare  set up, say whether the working tree is slower than BASE (default HEAD), at most a minute a case;
+# make compare  set up, say whether the working tree is slower than BASE (default HEAD), about a minute a case;
 #               CASE=REGEX chooses the cases
 # make exact    set up, count what a step does in BASE (default HEAD~1) and in the working tree, say what changed
 # make setup    set up only: everything goes to .venv, again and again without harm

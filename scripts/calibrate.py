@@ -135,7 +135,11 @@ def amounts(contestants: Sequence[Contestant]) -> list[int]:
         for turns in pairs.run(contestants, [Kind(1), Kind(1, PROBE)], check=number == 0).rounds:
             step.append(turns[0].seconds)
             slowed.append(turns[1].seconds)
-    one = (statistics.median(slowed) - statistics.median(step)) / PROBE
+    one = statistics.median(more - less for less, more in zip(step, slowed, strict=True)) / PROBE
+    if one <= 0:
+        raise command.UserError(
+            "a step takes so long, or varies so much, that extra arithmetic does not show; take a shorter case"
+        )
     return [round(effect * statistics.median(step) / one) for effect in EFFECTS]
 
 
@@ -288,10 +292,10 @@ def main(arguments: list[str] | None = None) -> int:
         **limits._asdict(),
     }
     path = options.results / (options.machine or platform.node()) / FILE
-    save(path, entry)
     console.print(table(found))
     for line in description(entry):
         console.print(line, markup=False, highlight=False)
+    save(path, entry)
     console.print(f"saved: {path}", markup=False, highlight=False)
     return 0
 

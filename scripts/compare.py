@@ -23,7 +23,7 @@ from scripts.sides import Side
 from scripts.timing import Limits, Outcome
 
 EPILOG = """examples:
-  python -m scripts.compare main .                          is my change slower? at most a minute a case
+  python -m scripts.compare main .                          is my change slower? about a minute a case
   python -m scripts.compare HEAD~1 HEAD --case 'compiled/float32/(gpt2|resnet50)$' --budget 120
   python -m scripts.compare variant:compiled variant:windowed --case gpt2
   python -m scripts.compare . mlx==0.31.2 --exact           what another MLX release changes, nothing timed
@@ -60,18 +60,20 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     profile = options.profile or ("default" if options.exact or options.case else "quick")
     console = Console(width=None if sys.stdout.isatty() else command.WIDTH, record=bool(options.html))
+    live = Console(width=console.width)  # progress is not part of the page
     pair = (sides.resolve(options.base), sides.resolve(options.head))
     with Counter(pair[0]) as base, Counter(pair[1]) as head:
         counters = [base, head]
         wanted = matching.matches(pair, [one.hello["variants"] for one in counters], profile, options.case)
         unequal = wanted if options.exact else [match for match in wanted if not match.same_code(*pair)]
-        counted = count(counters, unequal, console)
+        counted = count(counters, unequal, live)
     changes = {match.name: found for match in unequal if (found := change(match, counted))}
     if options.exact:
         code, told = judge_exactly(pair[1], wanted, changes, counted[1], console)
     else:
         limits = Limits(options.budget, options.min_effect)
-        code, told = judge_by_time(pair, unequal, changes, limits, console)
+        outcomes, conditions = timed(pair, unequal, limits, live)
+        code, told = judge_by_time(unequal, outcomes, conditions, changes, limits, console)
     said = [counting.describe(counter, one) for counter, one in zip(counters, counted, strict=True)]
     lines = [f"base: {said[0][0]}", f"head: {said[1][0]}", *dict.fromkeys([*said[0][1:], *said[1][1:]])]
     for line in [*lines, *told.pop("notes"), *equal(wanted, unequal), *uncommitted(pair)]:
@@ -118,38 +120,44 @@ def judge_exactly(
 
 
 def judge_by_time(
-    pair: tuple[Side, Side], wanted: list[Match], changes: dict[str, Change], limits: Limits, console: Console
+    wanted: list[Match],
+    outcomes: dict[str, Outcome],
+    conditions: dict[str, dict[str, Any]],
+    changes: dict[str, Change],
+    limits: Limits,
+    console: Console,
 ) -> tuple[int, dict[str, Any]]:
-    """Time what both sides have and print the verdicts; the exit code, and the rest of what is told."""
-    both = [match for match in wanted if match.both]
-    before = machine.conditions()
-    outcomes = timed(pair, both, limits, console)
+    """Print the verdicts; the exit code, and the rest of what is told."""
     judged = rows.judge(wanted, outcomes, changes, limits)
     if judged:
         console.print(rows.table(judged))
         console.print()
-    conditions = {"before": before, "after": machine.conditions()}
     notes = [*rows.summary(judged, limits), *rows.warnings(judged, conditions, limits)] if judged else []
     told = {"verdicts": [row._asdict() for row in judged], "conditions": conditions, **limits._asdict()}
     return rows.exit_code(judged), told | {"notes": notes}
 
 
-def timed(pair: tuple[Side, Side], wanted: list[Match], limits: Limits, console: Console) -> dict[str, Outcome]:
-    """The outcomes, with progress."""
-    total = limits.budget * len(wanted)
-    if not console.is_terminal and wanted:
-        print(f"timing {len(wanted)} cases, at most {rows.duration(total)}", file=sys.stderr)
+def timed(
+    pair: tuple[Side, Side], wanted: list[Match], limits: Limits, console: Console
+) -> tuple[dict[str, Outcome], dict[str, dict[str, Any]]]:
+    """The outcomes of what both sides have, with progress; and the machine's conditions before and after."""
+    both = [match for match in wanted if match.both]
+    before = machine.conditions()
+    total = limits.budget * len(both)
+    if not console.is_terminal and both:
+        print(f"timing {len(both)} cases, about {rows.duration(total)} at most", file=sys.stderr)
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task(f"timing, at most {rows.duration(total)}", total=total)
+        task = progress.add_task(f"timing, about {rows.duration(total)} at most", total=total)
 
         def show(outcomes: dict[str, Outcome]) -> None:
-            done = [one for one in outcomes.values() if one.finished(limits, len(wanted))]
+            done = [one for one in outcomes.values() if one.finished(limits, len(both))]
             spent = sum(limits.budget if one in done else one.spent for one in outcomes.values())
-            said = f"timing, {len(done)} of {len(wanted)} cases done, at most {rows.duration(total - spent)} more"
+            said = f"timing, {len(done)} of {len(both)} cases done, about {rows.duration(total - spent)} more at most"
             progress.update(task, completed=spent, description=said)
 
-        return timing.compare(pair, wanted, limits, show)
+        outcomes = timing.compare(pair, both, limits, show)
+    return outcomes, {"before": before, "after": machine.conditions()}
 
 
 def equal(wanted: list[Match], timed: list[Match]) -> list[str]:

@@ -140,7 +140,7 @@ def describe(counter: Counter, counted: dict[str, Counted]) -> list[str]:
     """What was counted on what, and what it could not tell, in lines."""
     hello = counter.hello
     lines = [f"{counter.side}, {hello['backend']} backend, Python {hello['python']}, {len(counted)} cases"]
-    lines += [f"  {reason}" for reason in hello["unavailable"].values()]
+    lines += [f"  {command.one_line(reason)}" for reason in hello["unavailable"].values()]
     for figure, variants in missing(counted).items():
         lines.append(f"  {figure.replace('_', ' ')}: not available in mlx {hello['mlx']} for {', '.join(variants)}")
     return lines

@@ -100,10 +100,11 @@ def run(
     results are held against the reference first. Raises Failed; no process outlives the call.
     """
     begin = time.monotonic()
-    running = [workers.Worker(one.side, MODULE, {"TMPDIR": one.kernels}) for one in contestants]
+    running: list[workers.Worker] = []
     try:
-        for worker, one in zip(running, contestants, strict=True):
-            worker.tell(json.dumps({"case": one.case, "check": check}))
+        for one in contestants:
+            running.append(workers.Worker(one.side, MODULE, {"TMPDIR": one.kernels}))
+            running[-1].tell(json.dumps({"case": one.case, "check": check}))
         ready = answers(running, range(len(running)), timeout)
         steps = calls(min(answer["seconds"] for answer in ready))
         starting = time.monotonic() - begin
@@ -133,9 +134,10 @@ def cores() -> list[int | None]:
 def answers(running: Sequence[workers.Worker], asked: Sequence[int], timeout: float) -> list[dict[str, Any]]:
     """The answers of those processes whose numbers are `asked`. Raises Failed if any has none."""
     found, reasons = [], [""] * len(running)
+    until = time.monotonic() + timeout
     for number in asked:
         try:
-            answer = running[number].answer(timeout)
+            answer = running[number].answer(timeout, until - time.monotonic())
         except workers.Lost as lost:
             answer = {"failed": str(lost)}
         found.append(answer)
@@ -163,7 +165,7 @@ def disturbed(rounds: list[list[Turn]], cpu: bool) -> list[bool]:
 
 
 def pair(session: Session, first: int = 0, second: int = 1) -> Pair:
-    """What the session says of two of its kinds. Where most rounds were disturbed all of them count."""
+    """What the session says of two of its kinds. Where too few rounds were undisturbed all of them count."""
     rounds = [[turns[first], turns[second]] for turns in session.rounds]
     marked = disturbed(rounds, session.cpu)
     kept = [turns for turns, bad in zip(rounds, marked, strict=True) if not bad]

@@ -146,7 +146,7 @@ def warnings(rows: list[Row], conditions: dict[str, dict[str, Any]], limits: Lim
 
 def exit_code(rows: list[Row]) -> int:
     """0 nothing slower, 1 something slower or broken, 2 nothing could be timed, 3 nothing but undecided."""
-    verdicts = {one.verdict for one in rows}
+    verdicts = {one.verdict for one in rows} - {NEW, GONE}
     if verdicts & {verdict.SLOWER, BROKEN}:
         return 1
     if verdicts and verdicts <= {FAILED}:

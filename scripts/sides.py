@@ -204,7 +204,7 @@ def imported(path: Path) -> set[str]:
     """The names that the file imports, or imports from: the variants among them are part of what it runs."""
     try:
         tree = ast.parse(path.read_text())
-    except (OSError, SyntaxError, ValueError):
+    except cases.UNREADABLE:
         return set()
     names = {
         alias.name for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom) for alias in node.names

@@ -32,6 +32,10 @@ class Outcome:
     def __init__(self) -> None:
         self.pairs: list[Pair] = []
         self.spent = 0.0
+        self.ended = False
+        """Whether no further pair can be had, although others could."""
+        self.lost = 0
+        """Pairs that failed, after others that did not: a process may be killed for another's sake."""
         self.reasons = ["", ""]
         """Why the base, and the head, cannot be timed; empty for one that can."""
 
@@ -59,7 +63,7 @@ class Outcome:
 
     def finished(self, limits: Limits, matches: int) -> bool:
         """Whether no further pair is needed, or would still fit the budget, with as many `matches` to judge."""
-        if self.failed or verdict.decided(self.estimate, matches, limits.min_effect):
+        if self.failed or self.ended or verdict.decided(self.estimate, matches, limits.min_effect):
             return True
         return self.spent + self.spent / max(1, len(self.pairs)) > limits.budget
 
@@ -89,14 +93,17 @@ def advance(sides: tuple[Side, Side], match: Match, outcome: Outcome, limits: Li
     assert match.both
     begin = time.monotonic()
     if reason := too_large(match.both):
-        outcome.reasons = [reason, reason]
+        outcome.ended = bool(outcome.pairs)
+        outcome.reasons = ["", ""] if outcome.ended else [reason, reason]
         return
     contestants = [Contestant.of(sides[number], str(match.both[number]), number) for number in (0, 1)]
     try:
         session = pairs.run(contestants, check=not outcome.pairs, timeout=max(pairs.TIMEOUT, limits.budget))
         outcome.pairs.append(pairs.pair(session))
     except pairs.Failed as failed:
-        outcome.reasons = failed.reasons
+        outcome.lost += 1
+        if not outcome.pairs or outcome.lost > 1:
+            outcome.reasons = failed.reasons
     outcome.spent += time.monotonic() - begin
 
 

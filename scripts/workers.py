@@ -58,10 +58,10 @@ class Worker:
             self.process.stdin.write(line + "\n")
             self.process.stdin.flush()
 
-    def answer(self, seconds: float) -> dict[str, Any]:
-        """The next answer. Raises Lost, and ends the process, if there is none within `seconds`."""
+    def answer(self, seconds: float, left: float | None = None) -> dict[str, Any]:
+        """The next answer. Raises Lost, and ends the process, if none comes in `seconds`, of which `left` remain."""
         try:
-            line = self._answers.get(timeout=seconds)
+            line = self._answers.get(timeout=seconds if left is None else max(0.0, left))
         except queue.Empty:
             self.end()
             raise Lost(f"took longer than {seconds:g} s") from None
@@ -72,7 +72,7 @@ class Worker:
 
     def end(self) -> None:
         """End the process and the compilers it started, which would go on writing into a folder that is removed."""
-        with contextlib.suppress(ProcessLookupError):
+        with contextlib.suppress(ProcessLookupError, PermissionError):  # the latter on macOS, of one that just ended
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
 

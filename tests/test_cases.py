@@ -137,3 +137,11 @@ def test_enumerating_reads_every_variant_once(monkeypatch):
     monkeypatch.setattr(cases, "precisions", lambda variant: asked.append(variant) or precisions(variant))
     assert cases.names()
     assert sorted(asked) == cases.variant_names()
+
+
+@pytest.mark.parametrize("text", ["def (", "PRECISIONS = names()", "x = " + "-" * 20_000 + "1"])
+def test_a_file_that_cannot_be_read_has_the_standard_precisions(tmp_path, monkeypatch, text):
+    """Its cases fail by name where they run; enumerating goes on."""
+    (tmp_path / "unfinished.py").write_text(text)
+    monkeypatch.setattr(cases, "VARIANTS", tmp_path)
+    assert cases.precisions("unfinished") == cases.precisions("no such file") == cases.STANDARD

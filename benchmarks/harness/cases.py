@@ -88,6 +88,9 @@ PRECISIONS = {
 STANDARD = ("float32", "float16", "bfloat16", "mixed")
 """The precisions of a variant that does not name its own."""
 
+UNREADABLE = (OSError, SyntaxError, ValueError, RecursionError, MemoryError)
+"""What reading and parsing a source file may raise: it may be unfinished, or nest too deeply."""
+
 OPTIONS = ("bias_correction",)
 
 PROFILES = ("quick", "default", "full")
@@ -193,14 +196,17 @@ def variant_names() -> list[str]:
 
 
 def precisions(variant: str) -> tuple[str, ...]:
-    """The precisions on which `variant` is measured: PRECISIONS of its file, which is read and not imported."""
+    """The precisions on which `variant` is measured: PRECISIONS of its file, which is read and not imported.
+
+    The first four of a file that cannot be read: another side of a comparison may have it, or its cases fail by name.
+    """
     try:
         module = ast.parse((VARIANTS / f"{variant}.py").read_text())
-    except FileNotFoundError:  # another side of a comparison has it
-        return STANDARD
-    for node in module.body:
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "PRECISIONS":
-            return tuple(ast.literal_eval(node.value))
+        for node in module.body:
+            if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "PRECISIONS":
+                return tuple(ast.literal_eval(node.value))
+    except UNREADABLE:
+        pass
     return STANDARD
 
 

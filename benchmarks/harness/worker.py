@@ -54,7 +54,7 @@ def why_not(variant: str) -> str | None:
 
     try:
         return adamw.unavailable(variant) if hasattr(adamw, "unavailable") else None
-    except Exception:
+    except (Exception, SystemExit):
         return None
 
 
