@@ -38,7 +38,7 @@ def stream(sessions: int, process: float, turn: float, drift: float = 0.0, seed:
 
 @pytest.fixture(scope="module")
 def found() -> dict[float, calibrate.Found]:
-    return {one.aimed: one for one in calibrate.evaluate(stream(600, process=0.02, turn=0.03), LIMITS)}
+    return {one.aimed: one for one in calibrate.evaluate(stream(300, process=0.02, turn=0.03), LIMITS)}
 
 
 def test_equals_are_called_equal_and_a_slowdown_slower(found):
@@ -71,7 +71,7 @@ def test_a_comparison_takes_the_seconds_of_two_kinds_only():
 
 
 def test_one_side_after_the_other_is_fooled_by_a_machine_that_slows_down():
-    drifting = {one.aimed: one for one in calibrate.evaluate(stream(200, 0.005, 0.01, drift=2.5), LIMITS)}
+    drifting = {one.aimed: one for one in calibrate.evaluate(stream(100, 0.005, 0.01, drift=1.25), LIMITS)}
     equals = drifting[0.0]
     assert equals.verdicts[verdict.SLOWER] == 0
     assert equals.pyperf > 0.9 * equals.comparisons
@@ -145,7 +145,7 @@ def test_real_pairs_give_a_calibration(monkeypatch, tmp_path):
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr(calibrate, "PROBES", 1)
     monkeypatch.setattr(verdict, "FEWEST", 3)
-    arguments = ["--minutes", "0.4", "--budget", "2", "--case", "compiled/float32/leaf_16384"]
+    arguments = ["--minutes", "0.6", "--budget", "6", "--case", "compiled/float32/leaf_16384"]
     assert calibrate.main([*arguments, "--results", str(tmp_path), "--machine", "box"]) == 0
     (entry,) = map(json.loads, (tmp_path / "box" / calibrate.FILE).read_text().splitlines())
     slowdowns = [one["slowdown"] for one in entry["found"]]

@@ -23,7 +23,7 @@ def compared(
 ) -> tuple[str, bool]:
     """A comparison as the command makes it, of at most `pairs` pairs: the verdict, and whether the interval holds."""
     logs = noise(random, kind, pairs, sigma) + math.log1p(slowdown)
-    for count in range(3, pairs + 1):
+    for count in (*(look for look in verdict.LOOKS if look < pairs), pairs):
         found = verdict.estimate(logs[:count])
         if verdict.decided(found, 1, MIN_EFFECT):
             break
