@@ -13,7 +13,6 @@ from scripts.timing import Limits, Outcome
 NEW, GONE, FAILED, BROKEN = "new", "gone", "failed", "broken"
 ORDER = (BROKEN, FAILED, verdict.SLOWER, verdict.FASTER, verdict.UNDECIDED, verdict.SAME, NEW, GONE)
 
-
 BUSY = 0.5
 """The share of disturbed rounds above which the machine is said to be too busy."""
 
@@ -26,7 +25,7 @@ class Row(NamedTuple):
 
     verdict       one of ORDER; `broken` is what runs in the base and not in the head
     low, high     of the 95 % interval
-    detectable    the smallest slowdown that the pairs taken would find nine times in ten; 0.03 is 3 %
+    detectable    the smallest slowdown that the pairs taken would find about nine times in ten; 0.03 is 3 %
     milliseconds  of a step of either side: medians over the pairs
     disturbed     share of the rounds in which another process held a core
     why           what the counters differ in, or what went wrong
@@ -116,7 +115,7 @@ def summary(rows: list[Row], limits: Limits) -> list[str]:
     return [
         ", ".join(f"{verdicts.count(word)} {word}" for word in ORDER if word in verdicts),
         f"same: the interval is inside ±{limits.min_effect:.1%}; finds: the smallest slowdown that so many pairs find",
-        "nine times in ten",
+        "about nine times in ten",
     ]
 
 

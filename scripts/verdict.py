@@ -27,7 +27,7 @@ CONFIDENCE = 0.95
 """Of the interval that is shown."""
 
 FALSE_DISCOVERIES = 0.001
-"""Of the cases called faster or slower, the share that may be so by chance (Benjamini-Hochberg)."""
+"""Of the cases called faster or slower, the share that may be so by chance (Benjamini-Hochberg): of one look at them."""
 
 POWER = 0.9
 """How often the smallest detectable difference is found."""
@@ -64,7 +64,7 @@ class Estimate(NamedTuple):
         return math.exp(self.log - self.half_width), math.exp(self.log + self.half_width)
 
     def detectable(self, min_effect: float, count: int = 1) -> float:
-        """The smallest slowdown that as many pairs find with probability POWER; 0.03 is 3 %.
+        """The smallest slowdown that as many pairs find with about probability POWER; 0.03 is 3 %.
 
         It is looked for in one of `count` cases, and the only one there is.
         """

@@ -31,7 +31,7 @@ def stream(sessions: int, process: float, turn: float, drift: float = 0.0, seed:
         own = np.repeat(random.normal(0, process, 2), len(EFFECTS))
         slow = np.tile(np.log1p(EFFECTS), 2) + own + drift * number / sessions
         logs = slow + random.normal(0, turn, (6, 2 * len(EFFECTS)))
-        return Session([[Turn(0.01 * math.exp(log), 1.0, 0) for log in turns] for turns in logs], 0.5, 3.0, True)
+        return Session([[Turn(0.01 * math.exp(log), 1.0) for log in turns] for turns in logs], 0.5, 3.0, True)
 
     return Stream([session(number) for number in range(sessions)], [0] * len(EFFECTS))
 

@@ -35,7 +35,7 @@ def match(name: str = SMALL) -> Match:
 
 
 def rounds(*seconds: tuple[float, float], busy: float = 1.0) -> list[list[Turn]]:
-    return [[Turn(one, busy, 0) for one in pair] for pair in seconds]
+    return [[Turn(one, busy) for one in pair] for pair in seconds]
 
 
 class TestPair:
@@ -65,7 +65,7 @@ class TestPair:
         assert pairs.pair(Session(mixed, 1.0, 1.0, True)).disturbed == 2
 
     def test_any_two_kinds_can_be_compared(self):
-        three = [[Turn(seconds, 1.0, 0) for seconds in (1.0, 2.0, 6.0)]] * 5
+        three = [[Turn(seconds, 1.0) for seconds in (1.0, 2.0, 6.0)]] * 5
         assert math.isclose(pairs.pair(Session(three, 1.0, 1.0, True), 1, 2).log, math.log(3))
 
 

@@ -2,7 +2,6 @@
 
 import gc
 import math
-import resource
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -54,25 +53,22 @@ def calls(seconds: float) -> int:
 class Turn(NamedTuple):
     """Calls made in one go.
 
-    seconds   a call
-    busy      the process's CPU time over wall time
-    switches  how often the system took the core away
+    seconds  a call
+    busy     the process's CPU time over wall time
     """
 
     seconds: float
     busy: float
-    switches: int
 
 
 def turn(call: Callable[[], object], number: int) -> Turn:
     """Time `number` calls."""
-    switches, cpu_start = resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw, time.process_time()
-    start = time.perf_counter()
+    cpu_start, start = time.process_time(), time.perf_counter()
     for _ in range(number):
         call()
     elapsed = time.perf_counter() - start
     cpu = time.process_time() - cpu_start
-    return Turn(elapsed / number, cpu / elapsed, resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw - switches)
+    return Turn(elapsed / number, cpu / elapsed)
 
 
 @contextmanager
