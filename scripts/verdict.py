@@ -27,7 +27,7 @@ CONFIDENCE = 0.95
 """Of the interval that is shown."""
 
 FALSE_DISCOVERIES = 0.001
-"""Of the cases called faster or slower, the share that may be so by chance (Benjamini-Hochberg): of one look at them."""
+"""Of the cases called faster or slower, the share that may be so by chance (Benjamini-Hochberg), at one look."""
 
 POWER = 0.9
 """How often the smallest detectable difference is found."""
