@@ -64,7 +64,7 @@ def main(arguments: list[str] | None = None) -> int:
     pair = (sides.resolve(options.base), sides.resolve(options.head))
     with Counter(pair[0]) as base, Counter(pair[1]) as head:
         counters = [base, head]
-        wanted = matching.matches(pair, [one.hello["variants"] for one in counters], profile, options.case)
+        wanted = matching.matches(pair, [one.variants for one in counters], profile, options.case)
         unequal = wanted if options.exact else [match for match in wanted if not match.same_code(*pair)]
         counted = count(counters, unequal, live)
     changes = {match.name: found for match in unequal if (found := change(match, counted))}

@@ -67,7 +67,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     console = Console(width=None if sys.stdout.isatty() else command.WIDTH)
     with counting.Counter(sides.resolve(options.side)) as counter:
-        wanted = counting.select(counter.hello["variants"], options.profile, options.case)
+        wanted = counting.select(counter.variants, options.profile, options.case)
         (counted,) = counting.count([counter], [[str(case) for case in wanted]], console)
     console.print(table(wanted, counted))
     console.print()

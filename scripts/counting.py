@@ -35,7 +35,10 @@ Counted = Counters | Failure
 class Counter:
     """Counts cases of `side` in a process, one at a time. It ends with its `with` block, or when this process does.
 
-    A case that kills the process fails, and the next one gets a new process. `hello` is what the process says it is.
+    A case that kills the process fails, and the next one gets a new process.
+
+    hello        what the process says it is
+    unavailable  why which variants cannot run here
     """
 
     def __init__(self, side: Side) -> None:
@@ -50,6 +53,12 @@ class Counter:
             raise command.UserError(
                 f"{side}: its adamw comes from {self.hello['adamw']}; unset PYTHONPATH and try again"
             )
+        self.unavailable = {name: reason for name in self.hello["variants"] if (reason := self._why_not(name))}
+
+    @property
+    def variants(self) -> list[str]:
+        """The names of those that can run here."""
+        return [name for name in self.hello["variants"] if name not in self.unavailable]
 
     def __enter__(self) -> "Counter":
         return self
@@ -62,10 +71,7 @@ class Counter:
         if self.stopped:
             return Failure("stopped")
         try:
-            if not self.worker.alive:
-                self._start()
-            self.worker.tell(case)
-            answer = self.worker.answer(ANSWER_SECONDS)
+            answer = self._ask(case)
         except workers.Lost as lost:
             return Failure(str(lost))
         return Failure(command.one_line(answer["failed"])) if "failed" in answer else Counters(**answer["counters"])
@@ -74,6 +80,20 @@ class Counter:
         """Count no more, and end the process."""
         self.stopped = True
         self.worker.end()
+
+    def _why_not(self, variant: str) -> str | None:
+        """Why `variant` cannot run here. Of one that fails each case will fail by name, and the others' go on."""
+        try:
+            return self._ask(variant).get("unavailable")
+        except workers.Lost:
+            return None
+
+    def _ask(self, question: str) -> dict[str, Any]:
+        """The process's answer, or a new one's if it has died. Raises workers.Lost."""
+        if not self.worker.alive:
+            self._start()
+        self.worker.tell(question)
+        return self.worker.answer(ANSWER_SECONDS)
 
     def _start(self) -> dict[str, Any]:
         self.worker = workers.Worker(self.side, WORKER)
@@ -140,7 +160,7 @@ def describe(counter: Counter, counted: dict[str, Counted]) -> list[str]:
     """What was counted on what, and what it could not tell, in lines."""
     hello = counter.hello
     lines = [f"{counter.side}, {hello['backend']} backend, Python {hello['python']}, {len(counted)} cases"]
-    lines += [f"  {command.one_line(reason)}" for reason in hello["unavailable"].values()]
+    lines += [f"  {command.one_line(reason)}" for reason in counter.unavailable.values()]
     for figure, variants in missing(counted).items():
         lines.append(f"  {figure.replace('_', ' ')}: not available in mlx {hello['mlx']} for {', '.join(variants)}")
     return lines
@@ -150,4 +170,5 @@ def as_json(counter: Counter, counted: dict[str, Counted]) -> dict[str, Any]:
     figures = {
         name: {"failed": one.message} if isinstance(one, Failure) else one._asdict() for name, one in counted.items()
     }
-    return {"name": counter.side.name, "commit": counter.side.commit, **counter.hello, "cases": figures}
+    said = counter.hello | {"variants": counter.variants, "unavailable": counter.unavailable}
+    return {"name": counter.side.name, "commit": counter.side.commit, **said, "cases": figures}

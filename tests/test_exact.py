@@ -201,8 +201,11 @@ def test_a_worker_counts_what_this_process_counts_and_survives_a_wrong_name(at_r
 def test_a_variant_that_does_not_import_fails_alone(at_root, tmp_path):
     shutil.copytree(ROOT / "adamw", tmp_path / "adamw")
     (tmp_path / "adamw" / "variants" / "split.py").write_text("import no_such_module\n")
+    (tmp_path / "adamw" / "variants" / "flat.py").write_text("import os\nos.abort()\n")
     with counting.Counter(sides.resolve(".")._replace(folder=tmp_path)) as counter:
+        assert {"split", "flat", "eager"} < set(counter.variants)
         assert "No module named 'no_such_module'" in counter.count("split/float32/leaf_1024").message
+        assert "its process died (exit code -6)" in counter.count("flat/float32/leaf_1024").message
         assert isinstance(counter.count("eager/float32/leaf_1024"), Counters)
 
 

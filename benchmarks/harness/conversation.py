@@ -34,6 +34,6 @@ def own_output() -> TextIO:
     return answers
 
 
-def failure(error: Exception) -> dict[str, str]:
+def failure(error: BaseException) -> dict[str, str]:
     """The answer to what went wrong."""
     return {"failed": f"{type(error).__name__}: {error}"[:500]}

@@ -1,6 +1,7 @@
 """A process that counts cases for `scripts.compare`, with the `adamw` and the MLX that its interpreter finds.
 
-It is asked a case a line; its first answer says what it is.
+Its first answer says what it is. Then every line asks for something: a case is counted, and for a variant's name the
+answer is why it cannot run here.
 """
 
 import os
@@ -21,41 +22,36 @@ def main() -> None:
 
 
 def serve(lines: TextIO) -> Iterator[dict[str, Any]]:
-    """An answer that describes this process, then one to every line of `lines`."""
+    """An answer that describes this process and imports no variant, then one to every line of `lines`."""
     import adamw
     from benchmarks.harness import cases, donation, machine, primitives
     from benchmarks.harness.count import count
 
-    reasons = {name: why_not(name) for name in adamw.names()}
     yield {
         "mlx": version("mlx"),
         "python": platform.python_version(),
         "backend": machine.backend(),
         "adamw": str(Path(adamw.__file__).parent.parent),
-        "variants": [name for name, reason in reasons.items() if not reason],
-        "unavailable": {name: reason for name, reason in reasons.items() if reason},
+        "variants": adamw.names(),
         "tells_primitives": primitives.available(),
         "donation": donation.measure()._asdict(),
     }
     for line in lines:
         variant, _, workload = line.strip().partition("/")
         try:
-            yield {"counters": count(cases.case(variant, workload, adamw.names()))._asdict()}
-        except Exception as error:
+            if workload:
+                yield {"counters": count(cases.case(variant, workload, adamw.names()))._asdict()}
+            else:
+                yield {"unavailable": why_not(variant)}
+        except (Exception, SystemExit) as error:
             yield conversation.failure(error)
 
 
 def why_not(variant: str) -> str | None:
-    """Why `variant` cannot run here. None if it can, if its commit knows no such reasons, or if it does not import.
-
-    Then each of its cases fails by name, and the other variants' go on.
-    """
+    """Why `variant` cannot run here. None if it can, or if its commit knows no such reasons."""
     import adamw
 
-    try:
-        return adamw.unavailable(variant) if hasattr(adamw, "unavailable") else None
-    except (Exception, SystemExit):
-        return None
+    return adamw.unavailable(variant) if hasattr(adamw, "unavailable") else None
 
 
 if __name__ == "__main__":
