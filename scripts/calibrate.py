@@ -97,7 +97,7 @@ class Found(NamedTuple):
     """What comparisons of the head slowed by `aimed` found.
 
     slowdown   the true one: that of the slowed turns beside the unslowed ones of the same processes, all pairs together
-    separate   how many of the comparisons have no pair in common
+    separate   how many of the comparisons have no process in common
     verdicts   how many comparisons came to which verdict
     seconds    median seconds that a comparison took
     holds      share of the 95 % intervals that hold the true slowdown
@@ -153,7 +153,7 @@ def evaluate_one(stream: Stream, effect: int, limits: Limits) -> Found:
     verdicts = dict.fromkeys((verdict.SLOWER, verdict.SAME, verdict.UNDECIDED, verdict.FASTER), 0)
     asv, pyperf = dict.fromkeys(map(str, ASV_FACTORS), 0), 0
     seconds, holds, separate = [], 0, 0
-    for contest in contests(effect):
+    for number, contest in enumerate(contests(effect)):
         end = 0
         for start, sessions, outcome in comparisons(stream, *contest, limits):
             known = outcome.estimate
@@ -165,7 +165,7 @@ def evaluate_one(stream: Stream, effect: int, limits: Limits) -> Found:
             for factor in ASV_FACTORS:
                 asv[str(factor)] += asv_reports(base, head, factor)
             pyperf += pyperf_reports(base, head)
-            if start >= end:
+            if number == 0 and start >= end:  # all contests are between the same processes
                 separate, end = separate + 1, start + len(sessions)
     count = len(seconds)
     if not count:
@@ -317,7 +317,7 @@ def description(entry: dict[str, Any]) -> list[str]:
         f"{entry['description']}, mlx {entry['settings']['mlx']}{', one core kept busy' if entry['hog'] else ''}",
         f"{entry['case']}, {entry['milliseconds']:.3g} ms a step, {entry['pairs']} pairs of processes; "
         f"budget {entry['budget']:g} s, effects from {entry['min_effect']:.1%}",
-        "separate: comparisons that have no pair in common; the rest overlap. asv, pyperf: how often",
+        "separate: comparisons that have no process in common; the rest overlap. asv, pyperf: how often",
         "`asv continuous --factor` and pyperf's test say slower after the same seconds, one side after the other",
     ]
 

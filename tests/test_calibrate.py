@@ -61,7 +61,7 @@ def test_the_truth_is_measured_and_intervals_hold_it(found):
 def test_equals_are_compared_in_every_slowed_kind_and_slowdowns_from_both_sides(found):
     assert len(calibrate.contests(0)) == len(EFFECTS)
     assert calibrate.contests(2) == [(0, len(EFFECTS) + 2), (len(EFFECTS), 2)]
-    assert found[0.0].separate < found[0.0].comparisons
+    assert all(0 < one.separate <= 300 / verdict.LOOKS[0] for one in found.values())  # each has processes of its own
     assert found[0.0].seconds < LIMITS.budget
 
 
