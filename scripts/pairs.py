@@ -1,7 +1,8 @@
 """The seconds of two sides' steps, taken in turns by two processes that live at the same time.
 
-The order within a round is random, and what is kept is the ratio of one round: a machine that drifts drifts for both.
-A pair of fresh processes gives one log ratio, because the memory layout that a process gets by chance stays with it.
+The order within a round is random: a machine that drifts drifts for both. A pair of fresh processes gives one log
+ratio, because the memory layout that a process gets by chance stays with it: that of the faster half of either's turns,
+because other programs only ever delay one.
 """
 
 import json
@@ -24,9 +25,15 @@ FEWEST_ROUNDS, MOST_ROUNDS = 5, 60
 TIMEOUT = 120.0
 """Seconds within which a process must be ready, or have taken a turn."""
 
-QUIET = 0.9
-"""CPU time over wall time, as a part of what is usual, below which a turn on MLX's CPU backend was disturbed. Usual is
-one core, which a step keeps busy, or the share that three quarters of the turns had, if that is more."""
+QUIET = 0.85
+"""CPU time over wall time, as a part of what is usual, below which a turn on MLX's CPU backend was disturbed. Usual are
+the whole cores that one turn in four keeps busy, and one at least."""
+
+FULL = 0.8
+"""How busy a core is that counts as one: two threads wait for one another now and then."""
+
+FASTER = 0.5
+"""The share of a pair's turns that say how fast a kind is: its fastest."""
 
 
 class Contestant(NamedTuple):
@@ -79,8 +86,8 @@ class Session(NamedTuple):
 class Pair(NamedTuple):
     """What a pair of processes says of two kinds.
 
-    log        of the second's seconds over the first's: the median of the rounds that count
-    seconds    a step of either, in the rounds that count
+    log        of the second's seconds over the first's
+    seconds    a step of either: geometric mean of the FASTER turns in the rounds that count
     taken      rounds
     disturbed  of them, in which another process held a core
     """
@@ -160,7 +167,7 @@ def disturbed(rounds: list[list[Turn]], cpu: bool) -> list[bool]:
     if not cpu:
         return [False] * len(rounds)
     busy = np.array([[turn.busy for turn in turns] for turns in rounds])
-    usual = np.maximum(1, np.quantile(busy, 0.25, axis=0))
+    usual = np.maximum(1, np.floor(np.quantile(busy, 0.75, axis=0) + 1 - FULL))
     return (busy < QUIET * usual).any(axis=1).tolist()
 
 
@@ -171,6 +178,11 @@ def pair(session: Session, first: int = 0, second: int = 1) -> Pair:
     kept = [turns for turns, bad in zip(rounds, marked, strict=True) if not bad]
     if len(kept) < FEWEST_ROUNDS:
         kept = rounds
-    log = statistics.median(math.log(second.seconds / first.seconds) for first, second in kept)
-    seconds = [statistics.median(turns[number].seconds for turns in kept) for number in (0, 1)]
-    return Pair(log, (seconds[0], seconds[1]), len(rounds), sum(marked))
+    base, head = (fastest([turns[number].seconds for turns in kept]) for number in (0, 1))
+    return Pair(head - base, (math.exp(base), math.exp(head)), len(rounds), sum(marked))
+
+
+def fastest(seconds: Sequence[float]) -> float:
+    """The mean log of the FASTER of `seconds`."""
+    logs = sorted(map(math.log, seconds))
+    return statistics.fmean(logs[: math.ceil(FASTER * len(logs))])

@@ -26,7 +26,7 @@ LOOKS = [round(20 * 1.3**number) for number in range(40)]
 CONFIDENCE = 0.95
 """Of the interval that is shown."""
 
-FALSE_DISCOVERIES = 0.001
+FALSE_DISCOVERIES = 0.005
 """Of the cases called faster or slower, the share that may be so by chance (Benjamini-Hochberg), at one look."""
 
 POWER = 0.9

@@ -39,11 +39,14 @@ def rounds(*seconds: tuple[float, float], busy: float = 1.0) -> list[list[Turn]]
 
 
 class TestPair:
-    def test_it_is_the_median_of_the_rounds_ratios(self):
+    def test_it_is_the_ratio_of_the_faster_halves(self):
         drifting = rounds((1, 1.1), (2, 2.2), (4, 4.4), (8, 8.8), (16, 20))
         found = pairs.pair(Session(drifting, 1.0, 1.0, True))
         assert math.isclose(found.log, math.log(1.1))
         assert (found.taken, found.disturbed) == (5, 0)
+        delayed = rounds((1, 1.1), (1, 9), (1, 1.1), (7, 1.1))
+        assert math.isclose(pairs.pair(Session(delayed, 1.0, 1.0, True)).log, math.log(1.1))
+        assert pairs.pair(Session(delayed, 1.0, 1.0, True)).seconds == pytest.approx((1, 1.1))
 
     def test_disturbed_rounds_do_not_count(self):
         quiet, busy = rounds(*[(1, 1)] * 6), rounds(*[(1, 3)] * 5)
