@@ -30,7 +30,7 @@ from scipy import stats
 from benchmarks.harness import machine
 from benchmarks.harness.files import write_whole
 from scripts import command, pairs, rows, sides, verdict, workers
-from scripts.pairs import Contestant, Kind, Session
+from scripts.pairs import Contestant, Kind, Pair, Session
 from scripts.timing import Limits, Outcome
 
 EFFECTS = (0.0, 0.01, 0.02, 0.03, 0.05, 0.10)
@@ -121,9 +121,11 @@ def collect(contestants: Sequence[Contestant], seconds: float, progress: Any = l
     extras = amounts(contestants)
     kinds = [Kind(process, extra) for process in (0, 1) for extra in extras]
     sessions: list[Session] = []
+    known: list[Pair] = []
     begin = time.monotonic()
     while time.monotonic() - begin < seconds:
-        sessions.append(pairs.run(contestants, kinds))
+        sessions.append(pairs.run(contestants, kinds, seconds=pairs.balance(known)))
+        known.append(pairs.pair(sessions[-1], *contests(0)[0]))
         progress(time.monotonic() - begin)
     return Stream(sessions, extras)
 

@@ -15,13 +15,17 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from scipy import stats
 
 from benchmarks.harness.sampling import Turn, calls
 from scripts import command, scratch, workers
 from scripts.sides import Side
 
 MODULE = "benchmarks.harness.turns"
-FEWEST_ROUNDS, MOST_ROUNDS = 5, 60
+FEWEST_ROUNDS, MOST_ROUNDS = 5, 300
+SEEN, LONGEST = 6, 4.0
+"""From so many pairs on the time for rounds is chosen by what they show, at most so many times what starting takes."""
+
 TIMEOUT = 120.0
 """Seconds within which a process must be ready, or have taken a turn."""
 
@@ -90,21 +94,33 @@ class Pair(NamedTuple):
     seconds    a step of either: geometric mean of the FASTER turns in the rounds that count
     taken      rounds
     disturbed  of them, in which another process held a core
+    halves     half the difference between the logs of every second round and of the others: it varies as `log` does,
+               but for the processes, which both halves have in common
+    starting   seconds until both were ready
+    running    seconds of the rounds
     """
 
     log: float
     seconds: tuple[float, float]
     taken: int
     disturbed: int
+    halves: float = 0.0
+    starting: float = 0.0
+    running: float = 0.0
 
 
 def run(
-    contestants: Sequence[Contestant], kinds: Sequence[Kind] = BOTH, check: bool = False, timeout: float = TIMEOUT
+    contestants: Sequence[Contestant],
+    kinds: Sequence[Kind] = BOTH,
+    check: bool = False,
+    timeout: float = TIMEOUT,
+    seconds: float | None = None,
 ) -> Session:
-    """Start a process for every contestant, and let the kinds take turns for about as long as starting took.
+    """Start a process for every contestant, and let the kinds take turns for about `seconds` per two of them.
 
-    That balance is within a factor of two of the best, whatever varies more: processes or rounds. With `check` the
-    results are held against the reference first. Raises Failed; no process outlives the call.
+    None is as long as starting took: that is within a factor of two of the best balance, whatever varies more,
+    processes or rounds; `balance` knows better. With `check` the results are held against the reference first. Raises
+    Failed; no process outlives the call.
     """
     begin = time.monotonic()
     running: list[workers.Worker] = []
@@ -118,7 +134,7 @@ def run(
         cpu = all(answer["backend"] == "CPU" for answer in ready)
         rounds: list[list[Turn]] = []
         start = time.monotonic()
-        while not enough(rounds, (time.monotonic() - start) * len(BOTH) / len(kinds), starting, cpu):
+        while not enough(rounds, (time.monotonic() - start) * len(BOTH) / len(kinds), seconds or starting, cpu):
             turns: dict[int, Turn] = {}
             core = random.choice(cores())
             for number in random.sample(range(len(kinds)), len(kinds)):
@@ -154,12 +170,33 @@ def answers(running: Sequence[workers.Worker], asked: Sequence[int], timeout: fl
     return found
 
 
-def enough(rounds: list[list[Turn]], spent: float, starting: float, cpu: bool) -> bool:
+def balance(found: Sequence[Pair]) -> float | None:
+    """Seconds of rounds that make the most of the next pair; None, as long as starting takes, where too few are known.
+
+    A pair costs s + t seconds, and its log has the variance P + R / t of processes and of rounds: (s + t)(P + R / t) is
+    least at t = sqrt(s R / P). Robust, because pairs far off say nothing of the others.
+    """
+    if len(found) < SEEN:
+        return None
+    starting, running = (statistics.median(getattr(pair, name) for pair in found) for name in ("starting", "running"))
+    both, rounds = (spread([getattr(pair, name) for pair in found]) ** 2 for name in ("log", "halves"))
+    processes = max(both - rounds, 0)
+    longest = LONGEST * starting
+    if processes * longest**2 <= starting * rounds * running:
+        return longest
+    return max(starting, math.sqrt(starting * rounds * running / processes))
+
+
+def spread(values: Sequence[float]) -> float:
+    return float(stats.median_abs_deviation(values, scale="normal"))
+
+
+def enough(rounds: list[list[Turn]], spent: float, wanted: float, cpu: bool) -> bool:
     """Whether `spent` seconds of rounds do; where they were disturbed, up to as many again are taken."""
     if len(rounds) < FEWEST_ROUNDS or len(rounds) >= MOST_ROUNDS:
         return len(rounds) >= MOST_ROUNDS
     good = len(rounds) - sum(disturbed(rounds, cpu))
-    return spent >= 2 * starting or (spent >= starting and good >= max(FEWEST_ROUNDS, len(rounds) / 2))
+    return spent >= 2 * wanted or (spent >= wanted and good >= max(FEWEST_ROUNDS, len(rounds) / 2))
 
 
 def disturbed(rounds: list[list[Turn]], cpu: bool) -> list[bool]:
@@ -178,8 +215,19 @@ def pair(session: Session, first: int = 0, second: int = 1) -> Pair:
     kept = [turns for turns, bad in zip(rounds, marked, strict=True) if not bad]
     if len(kept) < FEWEST_ROUNDS:
         kept = rounds
-    base, head = (fastest([turns[number].seconds for turns in kept]) for number in (0, 1))
-    return Pair(head - base, (math.exp(base), math.exp(head)), len(rounds), sum(marked))
+    base, head = levels(kept)
+    odd, even = (levels(kept[half::2]) for half in (0, 1))
+    halves = ((odd[1] - odd[0]) - (even[1] - even[0])) / 2
+    running = session.running * len(BOTH) / len(session.rounds[0])
+    return Pair(
+        head - base, (math.exp(base), math.exp(head)), len(rounds), sum(marked), halves, session.starting, running
+    )
+
+
+def levels(rounds: Sequence[Sequence[Turn]]) -> tuple[float, float]:
+    """Of two kinds the logs of the seconds."""
+    base, head = (fastest([turns[number].seconds for turns in rounds]) for number in (0, 1))
+    return base, head
 
 
 def fastest(seconds: Sequence[float]) -> float:

@@ -98,7 +98,8 @@ def advance(sides: tuple[Side, Side], match: Match, outcome: Outcome, limits: Li
         return
     contestants = [Contestant.of(sides[number], str(match.both[number]), number) for number in (0, 1)]
     try:
-        session = pairs.run(contestants, check=not outcome.pairs, timeout=max(pairs.TIMEOUT, limits.budget))
+        timeout, seconds = max(pairs.TIMEOUT, limits.budget), pairs.balance(outcome.pairs)
+        session = pairs.run(contestants, check=not outcome.pairs, timeout=timeout, seconds=seconds)
         outcome.pairs.append(pairs.pair(session))
     except pairs.Failed as failed:
         outcome.lost += 1

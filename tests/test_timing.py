@@ -8,6 +8,7 @@ import shutil
 import sys
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
 from rich.console import Console
@@ -59,7 +60,8 @@ class TestPair:
 
     def test_on_a_gpu_the_processes_cpu_time_says_nothing(self):
         mixed = rounds(*[(1, 1)] * 6) + rounds(*[(1, 3)] * 9, busy=0.1)
-        assert pairs.pair(Session(mixed, 1.0, 1.0, False)).log == math.log(3)
+        assert pairs.pair(Session(mixed, 1.0, 1.0, True)).log == 0
+        assert pairs.pair(Session(mixed, 1.0, 1.0, False)).log > 0.1
         assert pairs.pair(Session(mixed, 1.0, 1.0, False)).disturbed == 0
 
     def test_where_too_few_rounds_are_quiet_all_count(self):
@@ -70,6 +72,39 @@ class TestPair:
     def test_any_two_kinds_can_be_compared(self):
         three = [[Turn(seconds, 1.0) for seconds in (1.0, 2.0, 6.0)]] * 5
         assert math.isclose(pairs.pair(Session(three, 1.0, 1.0, True), 1, 2).log, math.log(3))
+
+
+class TestBalance:
+    """How long a pair's rounds take."""
+
+    def pairs(self, processes: float, rounds: float, count: int = 40) -> list[Pair]:
+        random = np.random.default_rng(0)
+        return [
+            Pair(random.normal(0, math.hypot(processes, own)), (1, 1), 9, 0, random.normal(0, own), 0.5, 0.5)
+            for own in [rounds] * count
+        ]
+
+    def test_it_is_unknown_at_first(self):
+        assert pairs.balance(self.pairs(0.01, 0.01, pairs.SEEN - 1)) is None
+
+    def test_where_processes_differ_there_are_many(self):
+        assert pairs.balance(self.pairs(0.05, 0.01)) == 0.5
+
+    def test_where_only_rounds_do_there_are_few(self):
+        assert pairs.balance(self.pairs(0.0, 0.05, 20_000)) == 0.5 * pairs.LONGEST
+        assert pairs.balance(self.pairs(0.0, 0.0)) == 0.5 * pairs.LONGEST
+
+    def test_between_it_is_the_best_of_the_formula(self):
+        found = self.pairs(0.03, 0.06, 20_000)
+        assert pairs.balance(found) == pytest.approx(math.sqrt(0.5 * 0.06**2 * 0.5) / 0.03, rel=0.1)
+
+    def test_halves_have_the_processes_in_common(self):
+        both = rounds(*[(1, 1.2), (1, 1.1)] * 10)
+        found = pairs.pair(Session(both, 0.5, 2.0, True))
+        assert found.halves == pytest.approx(math.log(1.2 / 1.1) / 2)
+        assert (found.starting, found.running) == (0.5, 2.0)
+        three = [[*turns, turns[0]] for turns in both]
+        assert pairs.pair(Session(three, 0.5, 3.0, True)).running == 2.0
 
 
 class TestEnough:
