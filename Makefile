@@ -23,7 +23,7 @@ exact: setup
 	@.venv/bin/python -m scripts.compare "$(or $(BASE),HEAD~1)" . --exact
 
 test: setup lint
-	@.venv/bin/python -m pytest --benchmark-disable
+	@.venv/bin/python -m pytest -n 2 --dist loadfile --benchmark-disable
 
 lint: setup
 	@.venv/bin/ruff check --quiet .

@@ -145,7 +145,7 @@ def timed(
     before = machine.conditions()
     total = limits.budget * len(both)
     if not console.is_terminal and both:
-        print(f"timing {len(both)} cases, about {rows.duration(total)} at most", file=sys.stderr)
+        print(f"timing {len(both)} case{'s' * (len(both) > 1)}, about {rows.duration(total)} at most", file=sys.stderr)
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task(f"timing, about {rows.duration(total)} at most", total=total)

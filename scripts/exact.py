@@ -31,7 +31,8 @@ class Change(NamedTuple):
     @property
     def told(self) -> str:
         """All of it in one line."""
-        calls = f"{abs(self.calls)} {'more' if self.calls > 0 else 'fewer'} Python calls" if self.calls else ""
+        plural = "s" * (abs(self.calls) > 1)
+        calls = f"{abs(self.calls)} {'more' if self.calls > 0 else 'fewer'} Python call{plural}" if self.calls else ""
         return "; ".join(filter(None, [self.words, calls]))
 
 
