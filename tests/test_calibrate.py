@@ -95,7 +95,7 @@ def test_too_short_a_stream_is_one_line():
 
 def test_the_hog_ends_with_its_block_and_with_its_parent():
     with calibrate.hog():
-        (hog,) = psutil.Process().children()
+        (hog,) = [child for child in psutil.Process().children() if "os.getppid()" in " ".join(child.cmdline())]
         assert hog.cpu_percent(0.5) > 20
     assert not hog.is_running()
     program = "from scripts import calibrate\nimport os\nwith calibrate.hog(): print(1, flush=True); os.abort()"
@@ -144,11 +144,11 @@ def test_real_pairs_give_a_calibration(monkeypatch, tmp_path):
     """Fewer pairs decide here than ever should: that all parts work together, not what they find."""
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr(calibrate, "PROBES", 1)
+    monkeypatch.setattr(calibrate, "EFFECTS", (0.0, 0.5))
     monkeypatch.setattr(verdict, "FEWEST", 3)
-    arguments = ["--minutes", "0.6", "--budget", "6", "--case", "compiled/float32/leaf_16384"]
+    arguments = ["--minutes", "0.7", "--budget", "12", "--case", "compiled/float32/leaf_16384"]
     assert calibrate.main([*arguments, "--results", str(tmp_path), "--machine", "box"]) == 0
     (entry,) = map(json.loads, (tmp_path / "box" / calibrate.FILE).read_text().splitlines())
-    slowdowns = [one["slowdown"] for one in entry["found"]]
-    assert slowdowns[-1] > slowdowns[1] > -0.05
+    assert entry["found"][1]["slowdown"] > entry["found"][0]["slowdown"] == 0
     assert entry["pairs"] >= 3
     assert not [child for child in psutil.Process().children() if pairs.MODULE in child.cmdline()]
