@@ -28,6 +28,9 @@ from benchmarks.harness import cases
 from scripts import asv_plugin, command, git, scratch
 
 CONFIG = "asv.conf.json"
+PATHS = ["adamw", CONFIG]
+"""What of a commit decides what a side runs."""
+
 RELEASE = "mlx=="
 VARIANT = "variant:"
 PYTHON = "python:"
@@ -83,7 +86,7 @@ def resolve(name: str) -> Side:
         )
     folder = scratch.folder() / commit
     if not folder.exists():
-        git.extract(commit, ["adamw", CONFIG], folder)
+        git.extract(commit, PATHS, folder)
     if not (folder / "adamw").is_dir():
         raise command.UserError(f"{name}: commit {commit[:8]} has no adamw/; name a later one")
     mlx = pinned(folder if (folder / CONFIG).exists() else Path())
@@ -135,6 +138,17 @@ def release(text: str) -> str:
     if not supported.contains(version, prereleases=True):
         raise command.UserError(f"mlx {version} is too old; the variants need mlx{supported}")
     return f"{version}.0" if re.fullmatch(r"\d+\.\d+", str(version)) else str(version)
+
+
+def releases() -> list[str]:
+    """MLX's releases that the package index has for this machine, the oldest first. Raises UserError."""
+    done = subprocess.run(
+        [sys.executable, "-m", "pip", "index", "versions", "mlx"], capture_output=True, text=True, errors="replace"
+    )
+    found = re.search(r"^Available versions: (.*)$", done.stdout, re.MULTILINE)
+    if not found:
+        raise command.UserError(f"no list of MLX's releases: {asv_plugin.last_line(done.stderr)}; check the network")
+    return sorted(found[1].split(", "), key=Version)
 
 
 def interpreter(mlx: str) -> str:

@@ -21,16 +21,21 @@ class Lost(Exception):
 
 
 class Worker:
-    """A process that runs `module` for `side`. It ends with its `with` block, or when this process does."""
+    """A process that runs `module` for `side`. It ends with its `with` block, or when this process does.
 
-    def __init__(self, side: Side, module: str, environment: dict[str, str] | None = None) -> None:
+    folder  it works there; default: one that goes when this process does
+    """
+
+    def __init__(
+        self, side: Side, module: str, environment: dict[str, str] | None = None, folder: str | None = None
+    ) -> None:
         self.log = scratch.folder() / f"worker-{id(self)}.log"
         paths = os.pathsep.join([str(side.folder), str(ROOT)])
         settings = {"PYTHONPATH": paths, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONHASHSEED": "0"}
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
                 [side.python, "-m", module],
-                cwd=scratch.folder(),
+                cwd=folder or scratch.folder(),
                 env=os.environ | settings | (environment or {}),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,

@@ -1,0 +1,304 @@
+"""Find the commit that changed a case, between one that is known good and one that is known bad.
+
+What a step does is counted first, which takes seconds a commit and has no noise. Where that is the same the case is
+timed: good against one commit after the other, in turns. No single pair decides: each one shifts how likely every
+commit is the one, the next is taken where it tells most, and a commit may be visited again. Other figures, as memory,
+are searched for with --metric.
+"""
+
+import argparse
+import contextlib
+import sys
+import time
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from packaging.version import Version
+from rich.console import Console
+from scipy import stats
+
+from benchmarks.harness import cases
+from benchmarks.harness.counters import Counters
+from scripts import (
+    changes,
+    command,
+    exact,
+    figures,
+    git,
+    matching,
+    pairs,
+    sides,
+    timing,
+    verdict,
+    workers,
+)
+from scripts.counting import Counted, Counter, Failure
+from scripts.culprit import Evidence, Found, Probe, Skipped, certain, search
+from scripts.matching import Match
+from scripts.sides import Side
+from scripts.timing import Limits, Outcome
+
+SECONDS = "step.Step.track_seconds"
+
+TAILS = 4
+"""Degrees of freedom of the noise of a pair, on the log scale: pairs far off are no surprise."""
+
+FINEST = 1 / 20
+"""The least scale of that noise, as a part of the difference: a figure that always repeats could not be doubted."""
+
+EPILOG = """examples:
+  python -m scripts.bisect v1.0 HEAD --case '^compiled/float32/resnet50$'
+  python -m scripts.bisect mlx==0.29.0 mlx==0.32.4 --case '^compiled/float32/nested$'
+  python -m scripts.bisect 1f6a09c2 main --case windowed/float32/gpt2 --metric memory.Memory.track_peak_bytes
+
+exit codes: 0 found, 1 the two do not differ, 2 error, 3 undecided: the commits that may be it are listed
+"""
+
+
+def by_counters(case: str, good: Counters, fails: bool) -> Probe:
+    """Counts `case`: a commit whose counters are not the good one's is bad, and there is no doubt.
+
+    One in which it cannot be counted is bad where that is what is looked for (`fails`), and else no evidence.
+    """
+
+    def probe(commit: str) -> Evidence:
+        counted = count(side_of(commit), case)
+        if isinstance(counted, Failure) and not fails:
+            raise Skipped(counted.message)
+        return certain(isinstance(counted, Failure) if fails else counted != good)
+
+    return probe
+
+
+def by_figure(good: Side, metric: str, case: str) -> Probe:
+    """Measures a figure without noise, once a commit."""
+    wanted = figures.figure(good, metric, case)
+
+    def probe(commit: str) -> Evidence:
+        try:
+            return certain(figures.figure(side_of(commit), metric, case) != wanted)
+        except workers.Lost as lost:
+            raise Skipped(str(lost)) from lost
+
+    return probe
+
+
+def by_pairs(good: Side, metric: str, case: str, logs: Sequence[float]) -> Probe:
+    """Takes a pair of the good commit and another; `logs` are those of the good one and the bad one."""
+    size = float(stats.trim_mean(logs, verdict.TRIMMED))
+    centred = np.array(logs) - np.median(logs)
+    scale = max(changes.deviation(centred), FINEST * abs(size))
+
+    def probe(commit: str) -> Evidence:
+        try:
+            log = figures.pair((good, side_of(commit)), metric, case).log
+        except pairs.Failed as failed:
+            raise Skipped(failed.reasons[1] or failed.reasons[0]) from failed
+        return Evidence(*(float(stats.t.logpdf(log, TAILS, loc=level, scale=scale)) for level in (size, 0.0)))
+
+    return probe
+
+
+def side_of(commit: str) -> Side:
+    """Raises Skipped."""
+    try:
+        return sides.resolve(commit)
+    except command.UserError as error:
+        raise Skipped(str(error)) from error
+
+
+def count(side: Side, case: str) -> Counted:
+    """The counters of `case`; a Failure of a side that does not even start."""
+    try:
+        with Counter(side) as counter:
+            return counter.count(case)
+    except command.UserError as error:
+        return Failure(str(error))
+
+
+def candidates(good: Side, bad: Side, variant: str) -> tuple[list[str], dict[str, str]]:
+    """The sides after the good one, up to the bad one, that change what `variant` runs; and those that cannot be had.
+
+    The oldest first; the latter with why. Others cannot be the one: they run the same code with the same MLX.
+    """
+    found, skipped, last = [], {}, good
+    for name in between(good, bad):
+        try:
+            side = sides.resolve(name)
+        except command.UserError as error:
+            skipped[name] = str(error)
+            continue
+        if not sides.same(last, side, (variant, variant)):
+            found.append(name)
+            last = side
+    return found, skipped
+
+
+def between(good: Side, bad: Side) -> list[str]:
+    """The sides after the good one, up to the bad one: commits that touch what a side runs, or MLX's releases."""
+    if good.commit:
+        commits = f"{good.commit}..{bad.commit}"
+        return git.output("rev-list", "--first-parent", "--reverse", commits, "--", *sides.PATHS).splitlines()
+    low, high = Version(good.mlx), Version(bad.mlx)
+    return [f"{sides.RELEASE}{release}" for release in sides.releases() if low < Version(release) <= high]
+
+
+class Difference(NamedTuple):
+    """What tells bad from good: a case, in words by how much, and how a commit is asked which it is."""
+
+    case: str
+    told: str
+    probe: Probe
+
+
+def difference(good: Side, bad: Side, options: argparse.Namespace) -> Difference | None:
+    """The clearest difference between the two; None if there is none. Raises UserError, or Undecided."""
+    with Counter(good) as base, Counter(bad) as head:
+        found = matching.matches((good, bad), [base.variants, head.variants], options.profile, options.case)
+        wanted = [match for match in found if match.both and not match.same_code(good, bad)]
+        if not wanted:
+            return None
+        if options.metric:
+            return of_metric(good, bad, options.metric, wanted, options)
+        for match in wanted:
+            counted = base.count(match.name), head.count(match.name)
+            change = exact.change(match, *counted)
+            if change and isinstance(counted[0], Counters):
+                fails = isinstance(counted[1], Failure)
+                return Difference(match.name, change.told, by_counters(match.name, counted[0], fails))
+    return by_time(good, bad, wanted, options)
+
+
+def of_metric(
+    good: Side, bad: Side, metric: str, wanted: list[Match], options: argparse.Namespace
+) -> Difference | None:
+    """The difference in one figure of the one case that is asked for."""
+    if len(wanted) > 1:
+        raise command.UserError(f"--case {options.case!r} finds {len(wanted)} cases; with --metric name one")
+    case = wanted[0].name
+    try:
+        if figures.exact(metric):
+            old, new = (figures.figure(side, metric, case) for side in (good, bad))
+            return (
+                Difference(case, f"{metric} {new:g}, was {old:g}", by_figure(good, metric, case))
+                if old != new
+                else None
+            )
+        outcome = figures.measured((good, bad), metric, case, Limits(options.budget / 2, options.min_effect))
+    except (workers.Lost, pairs.Failed) as error:
+        raise command.UserError(f"{case}: {error}") from error
+    return of_outcome(good, metric, case, outcome, options.min_effect)
+
+
+def by_time(good: Side, bad: Side, wanted: list[Match], options: argparse.Namespace) -> Difference | None:
+    """The clearest difference in the seconds of a step."""
+    limits = Limits(options.budget / 2 / len(wanted), options.min_effect)
+    outcomes = timing.compare((good, bad), wanted, limits)
+    failed = [f"{name}: {'; '.join(filter(None, one.reasons))}" for name, one in outcomes.items() if one.failed]
+    clear = {name: one for name, one in outcomes.items() if one.estimate}
+    if not clear:
+        raise command.UserError(failed[0] if failed else "no pair was measured; raise --budget")
+    name = min(clear, key=lambda name: clear[name].estimate.chance)  # type: ignore[union-attr]
+    return of_outcome(good, SECONDS, name, clear[name], options.min_effect)
+
+
+def of_outcome(good: Side, metric: str, case: str, outcome: Outcome, min_effect: float) -> Difference | None:
+    """The difference that was measured, if it is one; None if both are the same. Raises Undecided."""
+    known = outcome.estimate
+    judged = verdict.judge({case: known}, min_effect)[case]
+    if judged == verdict.SAME:
+        return None
+    if not known or judged == verdict.UNDECIDED:
+        raise Undecided(f"{case}: it is not clear that the two differ; raise --budget, or end other programs")
+    low, high = known.interval
+    told = f"{metric} {known.ratio - 1:+.1%} ({low - 1:+.1%} to {high - 1:+.1%})"
+    return Difference(case, told, by_pairs(good, metric, case, [pair.log for pair in outcome.pairs]))
+
+
+class Undecided(Exception):
+    """It is not known whether there is anything to search for; the message says what to do."""
+
+
+def parser() -> argparse.ArgumentParser:
+    parser = command.parser(__doc__, EPILOG)
+    parser.add_argument("good", metavar="GOOD", help="a commit before the change, or an MLX release")
+    parser.add_argument("bad", metavar="BAD", help="one after it")
+    parser.add_argument("--case", required=True, metavar="REGEX", help="the cases whose name it finds")
+    parser.add_argument("--metric", metavar="M", help="asv's name of a figure; default: the counters, else the seconds")
+    parser.add_argument("--profile", choices=cases.PROFILES, default="default", help="default: default")
+    parser.add_argument(
+        "--budget", type=command.positive, default=900.0, metavar="S", help="seconds to measure; default: 900"
+    )
+    parser.add_argument(
+        "--min-effect", type=command.positive, default=0.02, metavar="E", help="as of scripts.compare; default: 0.02"
+    )
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = parser().parse_args(arguments)
+    console = Console(width=None if sys.stdout.isatty() else command.WIDTH)
+    good, bad = sides.resolve(options.good), sides.resolve(options.bad)
+    check_order(good, bad)
+    until = time.monotonic() + options.budget
+    try:
+        differs = difference(good, bad, options)
+    except Undecided as error:
+        console.print(str(error), markup=False, highlight=False)
+        return 3
+    if not differs:
+        console.print(
+            f"{options.good} and {options.bad} do not differ in {options.case}", markup=False, highlight=False
+        )
+        return 1
+    console.print(f"{differs.case}: {differs.told}", markup=False, highlight=False)
+    commits, skipped = candidates(good, bad, differs.case.partition("/")[0])
+    if not commits:
+        raise command.UserError(f"no commit between the two can be measured: {next(iter(skipped.values()))}")
+    progress = Console(stderr=True)
+    with progress.status(f"{len(commits)} commits may be it") if progress.is_terminal else contextlib.nullcontext():
+        found = search(commits, differs.probe, until)
+    for line in described(commits, found, skipped):
+        console.print(line, markup=False, highlight=False)
+    return 0 if len(found.likely) == 1 else 3
+
+
+def check_order(good: Side, bad: Side) -> None:
+    """Raise UserError unless both are commits, or both releases of MLX, and the good one is the older one."""
+    if all(side.name.startswith(sides.RELEASE) for side in (good, bad)):
+        if Version(good.mlx) >= Version(bad.mlx):
+            raise command.UserError(f"{good.name} is not older than {bad.name}; name the older one first")
+        return
+    for side in (good, bad):
+        if not side.commit:
+            raise command.UserError(f"{side.name} is no commit; bisect searches between two commits, or two releases")
+    if good.commit == bad.commit or git.output("merge-base", str(good.commit), str(bad.commit)) != good.commit:
+        raise command.UserError(f"{good.name} is no ancestor of {bad.name}; name the older one first")
+
+
+def described(commits: Sequence[str], found: Found, skipped: dict[str, str]) -> list[str]:
+    """Which commit it is, or may be, how surely, and what could not be measured, in lines."""
+    likely, visited = found.likely, sum(count > 0 for count in found.visits)
+    lines = [
+        f"{commits[number][:10]} {subject(commits[number])}: {found.chances[number]:.1%} likely" for number in likely
+    ]
+    if len(likely) > 1:
+        lines.insert(0, f"one of these {len(likely)} commits; raise --budget for fewer, where they can be measured:")
+    lines.append(
+        f"{len(commits)} commits change what it runs; {visited} were measured, {sum(found.visits)} times in all"
+    )
+    for commit, reason in [*((commits[number], reason) for number, reason in found.skipped.items()), *skipped.items()]:
+        lines.append(f"skipped {commit[:10]} {subject(commit)}: {reason}")
+    return lines
+
+
+def subject(commit: str) -> str:
+    """The first line of a commit's message: somebody's text, made printable and short. Empty for a release."""
+    if commit.startswith(sides.RELEASE):
+        return ""
+    return command.one_line(git.output("show", "--no-patch", "--format=%s", commit))[:60]
+
+
+if __name__ == "__main__":
+    sys.exit(command.run(main))

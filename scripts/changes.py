@@ -1,0 +1,242 @@
+"""The change points of a series: where its level steps, how far, and how surely.
+
+A scan over all splits compares the ranks before with those after, so that a point far off weighs no more than the
+largest. Its chance is corrected for the number of splits, and for noise that stays from one point to the next. What is
+found divides the series, and both parts are searched again.
+"""
+
+import itertools
+import math
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+Values = NDArray[np.float64]
+
+WORSE, BETTER = 0.09, 0.001
+"""The chance of a step upwards, and of one downwards, anywhere in a series without any. A step upwards is what is
+looked for: it may be suspected more often, because a suspicion only costs a confirmation."""
+
+SHORTEST = 3
+"""Points on either side of a step."""
+
+FEW = 3
+"""Points by which a step of the least clarity may be taken for another."""
+
+CLEAR = 4.0
+"""How far a single newest point must be off, in standard deviations, to be suspected."""
+
+SETTLED = 8
+"""Points that must be known before a single one can be off."""
+
+MEMORY = 0.5
+"""How much of the correction for noise with a memory is made: the exponent of what the variance of a mean grows by. All
+of it, 1, would find hardly any step; none, 0, would suspect a step in every second such series."""
+
+NORMAL_MAD = 1.4826
+"""The standard deviation of normal noise, in median absolute deviations."""
+
+WIDE = 10.0
+"""How much less the squared statistic may be where a step might be as well: nine in ten ranges hold the step."""
+
+
+class Change(NamedTuple):
+    """A step of the level.
+
+    first      index of the first point of the new level
+    low, high  indices between which that is: a step is seldom known to the point
+    size       log of the new level over the old
+    error      standard error of `size`
+    chance     of a step at least as clear, in that direction, in as many points without any
+    """
+
+    first: int
+    low: int
+    high: int
+    size: float
+    error: float
+    chance: float
+
+    def around(self, count: int) -> tuple[int, int]:
+        """Of `count` points the indices of one surely before the step, and of one surely after it."""
+        if not self.error:
+            return self.low - 1, self.high
+        return max(0, min(self.low - 1, self.first - 1 - FEW)), min(count - 1, max(self.high, self.first + FEW))
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Of `size`, 95 %."""
+        half_width = float(stats.norm.ppf(0.975)) * self.error
+        return self.size - half_width, self.size + half_width
+
+
+def changes(values: Values, worse: float = WORSE, better: float = BETTER) -> list[Change]:
+    """The steps in the logs of a series, in order; the last may be its newest point alone."""
+    found = checked(values, divide(values, 0, len(values), worse, better), worse, better)
+    bounds = [0, *(one.first for one in found), len(values)]
+    described = [
+        describe(values[start:end], one, start) for start, one, end in zip(bounds[:-2], found, bounds[2:], strict=True)
+    ]
+    alone = newest(values, bounds)
+    return [*described, alone] if alone else described
+
+
+class Split(NamedTuple):
+    """The clearest step of a part: index of the first point after it, statistic, chance."""
+
+    first: int
+    statistic: float
+    chance: float
+
+
+def divide(values: Values, start: int, end: int, worse: float, better: float) -> list[Split]:
+    """The steps between `start` and `end`, the clearest first found."""
+    found = split(values[start:end], worse, better)
+    if not found:
+        return []
+    found = found._replace(first=found.first + start)
+    before = divide(values, start, found.first, worse, better)
+    return [*before, found, *divide(values, found.first, end, worse, better)]
+
+
+def checked(values: Values, found: list[Split], worse: float, better: float) -> list[Split]:
+    """Those that are still steps between their neighbours: one that was found first may be two others' shadow."""
+    while True:
+        bounds = [0, *(one.first for one in found), len(values)]
+        again = []
+        for start, end in zip(bounds[:-2], bounds[2:], strict=True):
+            known = split(values[start:end], worse, better)
+            if known:
+                again.append(known._replace(first=known.first + start))
+        firsts = sorted({one.first for one in again})
+        if firsts == [one.first for one in found]:
+            return again
+        if len(again) >= len(found):  # moved only: they would go on moving
+            return found
+        found = again
+
+
+def split(values: Values, worse: float, better: float) -> Split | None:
+    """The clearest step of `values`, if it is clear enough."""
+    if len(values) < 2 * SHORTEST:
+        return None
+    statistics = scan(values)
+    best = None
+    for sign, level in ((1, worse), (-1, better)):
+        number = int(np.argmax(sign * statistics))
+        first = number + SHORTEST
+        statistic = float(sign * statistics[number])
+        chance = chance_of(statistic / memory(values, first) ** (MEMORY / 2), len(values))
+        if chance < level and (best is None or chance < best.chance):
+            best = Split(located(values, first), statistic, chance)
+    return best
+
+
+def located(values: Values, first: int) -> int:
+    """Where a step near `first` is most likely: where the distances from the levels on its two sides are least.
+
+    Ranks find that there is a step; a point far off beside it would move it by as much as a true one.
+    """
+    before, after = np.median(values[:first]), np.median(values[first:])
+    nearer_after = np.cumsum(np.abs(values - before) - np.abs(values - after))
+    splits = np.arange(SHORTEST, len(values) - SHORTEST + 1)
+    return int(splits[np.argmin(nearer_after[splits - 1])])
+
+
+def scan(values: Values) -> Values:
+    """For every split that leaves SHORTEST points on either side: how much higher the ranks after it are, standardised.
+
+    Wilcoxon's rank sum, with the variance that it has among the series' own ranks, equal ones included.
+    """
+    ranks = stats.rankdata(values)
+    count = len(ranks)
+    ranks -= ranks.mean()
+    after = np.arange(SHORTEST, count - SHORTEST + 1)
+    spread = float(ranks @ ranks) / (count - 1)
+    if not spread:
+        return np.zeros(len(after))
+    sums = -np.cumsum(ranks)[after - 1]
+    return sums / np.sqrt(spread * after * (count - after) / count)
+
+
+def memory(values: Values, first: int) -> float:
+    """What the variance of a mean is multiplied by because points resemble their neighbours; at least 1.
+
+    Of the ranks, within the two levels: (1 + r) / (1 - r), with the lag-one autocorrelation r. What it is in most
+    series without memory, one standard error, is not held against them.
+    """
+    left = np.concatenate([centred(stats.rankdata(part)) for part in (values[:first], values[first:])])
+    total = float(left @ left)
+    if not total:
+        return 1.0
+    lag = float(left[1:] @ left[:-1]) / total - 1 / math.sqrt(len(values))
+    lag = min(max(lag, 0.0), 0.9)
+    return (1 + lag) / (1 - lag)
+
+
+def centred(values: Values) -> Values:
+    return values - values.mean()
+
+
+def chance_of(statistic: float, count: int) -> float:
+    """How likely a statistic at least as large is somewhere in a scan of `count` points without a step.
+
+    The tail of the maximum of a standardised random walk with both ends tied, one-sided: Siegmund, Sequential Analysis
+    (1985), with his correction for discrete time.
+    """
+    if statistic <= 1:
+        return 1.0
+    before = np.arange(SHORTEST, count - SHORTEST + 1)
+    rate = count / (before * (count - before))
+    overshoot = np.exp(-0.583 * statistic * np.sqrt(rate))
+    passed = float((rate * overshoot).sum()) * statistic * float(stats.norm.pdf(statistic)) / 2
+    return min(1.0, passed + float(stats.norm.sf(statistic)))
+
+
+def describe(values: Values, found: Split, start: int) -> Change:
+    """The step in `values`, the part of a series from `start` to the next step."""
+    first = found.first - start
+    squares, lasting = scan(values) ** 2, memory(values, first)
+    likely = np.flatnonzero(squares >= found.statistic**2 - WIDE * lasting) + SHORTEST
+    low, high = (int(likely.min()), int(likely.max())) if len(likely) else (first, first)
+    before, after = values[:first], values[first:]
+    return Change(
+        found.first,
+        min(low, first) + start,
+        max(high, first) + start,
+        float(np.median(after) - np.median(before)),
+        error(before, after) * math.sqrt(lasting),
+        found.chance,
+    )
+
+
+def error(before: Values, after: Values) -> float:
+    """The standard error of the difference of two medians of noise that is the same around both."""
+    spread = deviation(np.concatenate([before - np.median(before), after - np.median(after)]))
+    return spread * math.sqrt(math.pi / 2 * (1 / len(before) + 1 / len(after)))
+
+
+def deviation(residuals: Values) -> float:
+    """The standard deviation, from the median absolute deviation: points far off do not count."""
+    return NORMAL_MAD * float(np.median(np.abs(residuals)))
+
+
+def newest(values: Values, bounds: list[int]) -> Change | None:
+    """The step up to the newest point, if that is far off its level, and farther than any point was before.
+
+    Where points have been far off for a night, one more is no news: then the second will tell.
+    """
+    levels = [values[start:end] for start, end in itertools.pairwise(bounds)]
+    last = len(values) - 1
+    if last < SETTLED or len(levels[-1]) == 1:
+        return None
+    levels[-1] = levels[-1][:-1]
+    off = values[last] - np.median(levels[-1])
+    residuals = np.concatenate([level - np.median(level) for level in levels])
+    spread = deviation(residuals)
+    if off <= CLEAR * spread or off <= residuals.max():
+        return None
+    chance = float(stats.norm.sf(off / spread)) if spread else 0.0
+    return Change(last, last, last, float(off), spread, chance)

@@ -1,0 +1,135 @@
+"""Measure again what the history makes one suspect: a few commits before a step against a few after it.
+
+Both sides are fresh and take turns, by the rules of `scripts.compare`, and stay out of the history. What came of it is
+added to results/MACHINE/alerts.jsonl: confirmed, refuted or undecided. Run it on the machine that saw the step.
+"""
+
+import argparse
+import math
+import platform
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from scripts import alerts, command, detect, figures, pairs, rows, sides, verdict, workers
+from scripts.search import Alert, Suspicion
+from scripts.timing import Limits, Outcome
+
+SMALLEST = 0.01
+"""The least difference that is asked about."""
+
+MOST_MEMBERS = 3
+"""Of an alert, that are tried until one can be measured."""
+
+EPILOG = """examples:
+  python -m scripts.confirm                                 what detect lists of this machine, a few minutes each
+  python -m scripts.confirm --machine mac-studio --alert 1f6a09c2 --budget 600
+
+exit codes: 0 nothing confirmed, 1 something is, 2 error, 3 nothing but undecided, 130 interrupted
+"""
+
+
+def least(size: float) -> float:
+    """The difference that matters where the history shows a step of `size`, a log: half of it; 0.02 is 2 %.
+
+    A step that is half as large is as far from none as from the one that was seen.
+    """
+    return max(SMALLEST, math.expm1(abs(size)) / 2)
+
+
+def parser() -> argparse.ArgumentParser:
+    parser = command.parser(__doc__, EPILOG)
+    parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="default: results")
+    parser.add_argument("--machine", metavar="M", help="asv's name of this machine; default: its host name")
+    parser.add_argument(
+        "--config", type=Path, default=Path("asv.conf.json"), metavar="FILE", help="default: asv.conf.json"
+    )
+    parser.add_argument(
+        "--alert", metavar="NAME", help="only this one, whatever is known of it; default: all suspected"
+    )
+    parser.add_argument(
+        "--budget", type=command.positive, default=300.0, metavar="S", help="seconds an alert may take; default: 300"
+    )
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = parser().parse_args(arguments)
+    machine = options.machine or platform.node()
+    console = Console(width=None if sys.stdout.isatty() else command.WIDTH)
+    seen = detect.look(options.config, options.results, machine)
+    commits = seen.known.commits
+    wanted = [one for one in seen.listed if is_wanted(one, options.alert, commits)]
+    if options.alert and not wanted:
+        raise command.UserError(f"no alert {options.alert[:20]!r} on {machine}; python -m scripts.detect lists them")
+    results = []
+    for one in wanted:
+        name = one.name(commits)
+        print(f"{name}: at most {rows.duration(options.budget)}", file=sys.stderr)
+        event = confirmed(one.alert, commits, options.budget)
+        begun = [] if one.before else [alerts.suspected(one.alert, commits)]
+        alerts.add(options.results, machine, [*begun, {"alert": name, **event}])
+        results.append(event["event"])
+        console.print(f"{name}: {event['event']}: {event['reason']}", markup=False, highlight=False)
+    if not wanted:
+        console.print("nothing is suspected that has not been measured again", markup=False, highlight=False)
+    return exit_code(results)
+
+
+def is_wanted(one: detect.Listed, name: str | None, commits: Sequence[str]) -> bool:
+    """Whether it is the alert that was asked for; else whether it is new, suspected or undecided."""
+    if name:
+        return one.name(commits) == name
+    return one.before is None or one.before.state in (alerts.SUSPECTED, alerts.UNDECIDED)
+
+
+def confirmed(alert: Alert, commits: Sequence[str], budget: float) -> dict[str, Any]:
+    """The event that says what came of measuring an alert's clearest member again; of the next, if that fails."""
+    reasons = []
+    for one in alert.members[:MOST_MEMBERS]:
+        try:
+            good, bad = one.around
+            pair = sides.resolve(commits[good]), sides.resolve(commits[bad])
+            return judged(one, figures.measured(pair, one.series.metric, one.series.case, limits(one, budget)))
+        except (command.UserError, pairs.Failed, workers.Lost) as error:
+            reasons.append(f"{one.series.case}: {error}")
+    return {"event": alerts.UNDECIDED, "reason": f"cannot be measured again: {reasons[0]}"}
+
+
+def limits(one: Suspicion, budget: float) -> Limits:
+    return Limits(budget, least(one.change.size))
+
+
+def judged(one: Suspicion, outcome: Outcome) -> dict[str, Any]:
+    """Confirmed: the same direction, and at least half as far. Refuted: no difference that large, or the other way."""
+    if one.exact:
+        (pair,) = outcome.pairs
+        told = f"{one.series.case}: {one.series.metric} {pair.seconds[1]:g}, was {pair.seconds[0]:g}"
+        same = pair.log != 0 and (pair.log > 0) == one.worse
+        return {"event": alerts.CONFIRMED if same else alerts.REFUTED, "reason": told}
+    known = outcome.estimate
+    found = verdict.judge({"": known}, least(one.change.size))[""]
+    expected = verdict.SLOWER if one.worse else verdict.FASTER
+    if not known:
+        return {"event": alerts.UNDECIDED, "reason": "the budget ended first; raise --budget"}
+    low, high = known.interval
+    event = {expected: alerts.CONFIRMED, verdict.UNDECIDED: alerts.UNDECIDED}.get(found, alerts.REFUTED)
+    reason = (
+        f"{one.series.case}: {one.series.metric} {known.ratio - 1:+.1%} ({low - 1:+.1%} to {high - 1:+.1%}) in "
+        f"{known.pairs} pairs, {rows.duration(outcome.spent)}"
+    )
+    return {"event": event, "reason": reason, "ratio": known.ratio, "low": low, "high": high, "pairs": known.pairs}
+
+
+def exit_code(results: Sequence[str]) -> int:
+    """0 nothing confirmed, 1 something is, 3 nothing but undecided."""
+    if alerts.CONFIRMED in results:
+        return 1
+    return 3 if results and set(results) == {alerts.UNDECIDED} else 0
+
+
+if __name__ == "__main__":
+    sys.exit(command.run(main))

@@ -1,0 +1,154 @@
+"""What the history makes one suspect: the steps of every series, in words, and those of one cause together."""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import numpy as np
+
+from scripts import changes
+from scripts.changes import Change
+from scripts.history import History, Series, series
+
+CONTROLS = "controls."
+"""How the metrics begin that no commit can change."""
+
+EXACT = "work."
+"""How the metrics begin that have no noise: every change of one is a fact."""
+
+WORDS = {"seconds": ("slower", "faster"), "x roofline": ("slower", "faster"), "bytes": ("more memory", "less memory")}
+"""What more and less of a unit are; of any other they are "more" and "less", and its name says of what."""
+
+
+class Suspicion(NamedTuple):
+    """A step in a series.
+
+    worse          whether it goes upwards: all that asv tracks is better when it is less
+    before, after  the level of the series, in its unit
+    good, bad      positions, in history, of the last commit surely before the step and of the first surely after it
+    around         positions of the commits to measure again: a few before against a few after
+    """
+
+    series: Series
+    unit: str
+    change: Change
+    worse: bool
+    before: float
+    after: float
+    good: int
+    bad: int
+    around: tuple[int, int]
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """What says which series it is, on its machine."""
+        return self.series.environment, self.series.metric, self.series.case
+
+    @property
+    def exact(self) -> bool:
+        return self.series.metric.startswith(EXACT)
+
+    @property
+    def words(self) -> str:
+        """The direction."""
+        more, less = WORDS.get(self.unit, (f"more {self.unit}".strip(), f"less {self.unit}".strip()))
+        return more if self.worse else less
+
+    @property
+    def size(self) -> str:
+        """How far, with its interval; of what has no noise the figures themselves."""
+        if self.exact or min(self.before, self.after) <= 0:
+            return f"{self.after:.6g}, was {self.before:.6g}"
+        low, high = (np.expm1(limit) for limit in self.change.interval)
+        return f"{np.expm1(self.change.size):+.1%} ({low:+.1%} to {high:+.1%})"
+
+
+def search(known: History) -> tuple[list[Suspicion], list[Series]]:
+    """Every step in every series that a commit can change; and the controls."""
+    found: list[Suspicion] = []
+    controls = []
+    for one in series(known.points):
+        if one.metric.startswith(CONTROLS):
+            controls.append(one)
+        else:
+            found += suspicions(one, known.units.get(one.metric, ""))
+    return found, controls
+
+
+def suspicions(one: Series, unit: str) -> list[Suspicion]:
+    """The steps in a series, as suspicions."""
+    steps = steps_of(one)
+    bounds = [0, *(step.first for step in steps), len(one.values)]
+    return [
+        suspicion(one, unit, step, start, end) for start, step, end in zip(bounds[:-2], steps, bounds[2:], strict=True)
+    ]
+
+
+def steps_of(one: Series) -> list[Change]:
+    return exact(one) if one.metric.startswith(EXACT) else changes.changes(logs(one.values))
+
+
+def suspicion(one: Series, unit: str, step: Change, start: int, end: int) -> Suspicion:
+    """The step between those at `start` and `end`."""
+    before, after = one.values[start : step.first], one.values[step.first : end]
+    first, last = step.around(len(one.values))
+    return Suspicion(
+        one,
+        unit,
+        step,
+        step.size > 0,
+        float(np.median(before)),
+        float(np.median(after)),
+        int(one.positions[step.low - 1]),
+        int(one.positions[step.high]),
+        (int(one.positions[first]), int(one.positions[last])),
+    )
+
+
+def logs(values: changes.Values) -> changes.Values:
+    """Of the values; one that is zero or less counts as half of the smallest that is not."""
+    above = values[values > 0]
+    return np.log(np.maximum(values, above.min() / 2)) if len(above) else np.zeros(len(values))
+
+
+def exact(one: Series) -> list[Change]:
+    """Every change of a figure that has no noise."""
+    scale = logs(one.values)
+    return [
+        Change(int(first), int(first), int(first), float(scale[first] - scale[first - 1]), 0.0, 0.0)
+        for first in np.flatnonzero(np.diff(one.values)) + 1
+    ]
+
+
+class Alert(NamedTuple):
+    """Suspicions that have one cause, as far as history tells: a machine, a direction, commits that all may share.
+
+    good, bad  positions of the commits between which all of them step: the first of these may be to blame, the last
+               is surely after it
+    """
+
+    machine: str
+    worse: bool
+    good: int
+    bad: int
+    members: list[Suspicion]
+
+
+def grouped(found: Iterable[Suspicion]) -> list[Alert]:
+    """The suspicions by cause, the clearest first among each one's members, the newest cause first."""
+    alerts: list[Alert] = []
+    for one in sorted(found, key=lambda one: (one.series.machine, one.worse, one.bad, one.good)):
+        last = alerts[-1] if alerts else None
+        if last and (last.machine, last.worse) == (one.series.machine, one.worse) and one.good < last.bad:
+            good = max(last.good, one.good)
+            alerts[-1] = last._replace(good=good, bad=min(last.bad, one.bad), members=[*last.members, one])
+        else:
+            alerts.append(Alert(one.series.machine, one.worse, one.good, one.bad, [one]))
+    for alert in alerts:
+        alert.members.sort(key=lambda one: (not one.exact, one.change.chance, -abs(one.change.size)))
+    return sorted(alerts, key=lambda alert: (-alert.bad, alert.machine, not alert.worse))
+
+
+def level(one: Series) -> float:
+    """Where a series is now: the median of its points since its last step."""
+    steps = steps_of(one)
+    return float(np.median(one.values[steps[-1].first if steps else 0 :]))

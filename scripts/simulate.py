@@ -1,0 +1,234 @@
+"""How often the search of the history is wrong, and what it finds: on series whose truth is known.
+
+Each has one step, or none. What is suspected is confirmed by the rules of `scripts.compare`, on pairs of runs that are
+as noisy as the nights were. With --others asv's own detector looks at such series too, and ruptures' and Otava's where
+they are installed.
+"""
+
+import argparse
+import importlib.util
+import itertools
+import math
+import sys
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+from asv import step_detect
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from scripts import changes, command, confirm, figures, verdict
+from scripts.changes import Change, Values
+
+POINTS, STEP_AT = 60, 40
+NEAR = 3
+"""How far from the truth a step may be found."""
+
+OUTLIERS, FAR = 0.05, 0.30
+"""The share of the points that are off in the noise with heavy tails, and by how much."""
+
+RHO = 0.5
+"""The autocorrelation of the noise with a memory."""
+
+Random = np.random.Generator
+Detector = Callable[[Values], list[int]]
+Noise = Callable[[Random, float, int], Values]
+
+EPILOG = """examples:
+  python -m scripts.simulate                      1000 series a cell, a few minutes
+  python -m scripts.simulate --series 100 --seed 7
+
+exit codes: 0 done, 2 error, 130 interrupted
+"""
+
+
+def normal(random: Random, sigma: float, count: int) -> Values:
+    return random.normal(0, sigma, count)
+
+
+def heavy(random: Random, sigma: float, count: int) -> Values:
+    """One point in twenty is far too slow."""
+    return normal(random, sigma, count) + FAR * (random.random(count) < OUTLIERS)
+
+
+def lasting(random: Random, sigma: float, count: int) -> Values:
+    """Noise that stays for a while, of standard deviation `sigma` in all: AR(1)."""
+    fresh = random.normal(0, sigma * math.sqrt(1 - RHO**2), count)
+    fresh[0] = random.normal(0, sigma)
+    for number in range(1, count):
+        fresh[number] += RHO * fresh[number - 1]
+    return fresh
+
+
+class Model(NamedTuple):
+    """A kind of noise: of the nights, and of the runs of a confirmation, where both sides share what lasts."""
+
+    name: str
+    nights: Noise
+    runs: Noise
+
+
+MODELS = (Model("normal", normal, normal), Model("heavy tails", heavy, heavy), Model("AR(1)", lasting, normal))
+SIGMAS, STEPS, NEWEST = (0.01, 0.02, 0.05), (0.02, 0.05), 0.10
+
+
+class Cell(NamedTuple):
+    """What came of `count` series of one kind.
+
+    suspected      that have a step suspected near the true one; without a step, anywhere
+    confirmed      of those, the ones that were confirmed
+    confirmations  in all
+    pairs          of runs that they took
+    """
+
+    count: int
+    suspected: int
+    confirmed: int
+    confirmations: int
+    pairs: int
+
+
+def series(model: Model, sigma: float, step: float, random: Random) -> Values:
+    """The logs of POINTS nights, slower by `step` from STEP_AT on."""
+    return np.log(np.maximum(0.1, 1 + model.nights(random, sigma, POINTS))) + after(STEP_AT, step)
+
+
+def after(first: int, step: float) -> Values:
+    return math.log1p(step) * (np.arange(POINTS) >= first)
+
+
+def cell(model: Model, sigma: float, step: float, count: int, random: Random) -> Cell:
+    suspected = confirmed = confirmations = pairs = 0
+    for _ in range(count):
+        near = sure = False
+        for change in changes.changes(series(model, sigma, step, random)):
+            right = change.size > 0 and (not step or abs(change.first - STEP_AT) <= NEAR)
+            taken, same = confirmation(model, sigma, change, step, random)
+            confirmations, pairs = confirmations + 1, pairs + taken
+            near |= right
+            sure |= right and same if step else same
+        suspected, confirmed = suspected + near, confirmed + sure
+    return Cell(count, suspected, confirmed, confirmations, pairs)
+
+
+def confirmation(model: Model, sigma: float, change: Change, step: float, random: Random) -> tuple[int, bool]:
+    """How many pairs of runs were taken, and whether they say what the history says."""
+    good, bad = change.around(POINTS)
+    truth = math.log1p(step) if good < STEP_AT <= bad else 0.0
+    least = confirm.least(change.size)
+    logs: list[float] = []
+    for _ in range(figures.MOST_PAIRS):
+        base, head = np.log(np.maximum(0.1, 1 + model.runs(random, sigma, 2)))
+        logs.append(truth + head - base)
+        if len(logs) in verdict.LOOKS and verdict.decided(verdict.estimate(logs), 1, least):
+            break
+    (judged,) = verdict.judge({"": verdict.estimate(logs)}, least).values()
+    return len(logs), judged == (verdict.SLOWER if change.size > 0 else verdict.FASTER)
+
+
+def others() -> Iterator[tuple[str, Detector]]:
+    """Detectors to compare with: their names, and what gives the upward steps that they see in the logs of a series."""
+    yield "asv", by_asv
+    if importlib.util.find_spec("ruptures"):
+        yield "ruptures (PELT, l1)", by_ruptures
+    if importlib.util.find_spec("otava"):
+        yield "Otava", by_otava
+
+
+def upwards(values: Values, firsts: list[int]) -> list[int]:
+    bounds = [0, *firsts, len(values)]
+    levels = [np.median(values[start:end]) for start, end in itertools.pairwise(bounds)]
+    return [first for first, (old, new) in zip(firsts, itertools.pairwise(levels), strict=True) if new > old]
+
+
+def by_asv(values: Values) -> list[int]:
+    return upwards(values, [left for left, *_ in step_detect.detect_steps(np.exp(values).tolist())][1:])
+
+
+def by_ruptures(values: Values) -> list[int]:
+    import ruptures
+
+    scale = changes.deviation(np.diff(values)) / math.sqrt(2)
+    found = ruptures.Pelt(model="l1", min_size=3, jump=1).fit(values / scale).predict(pen=2 * math.log(len(values)))
+    return upwards(values, found[:-1])
+
+
+def by_otava(values: Values) -> list[int]:
+    from otava.analysis import compute_change_points
+
+    found, _ = compute_change_points(np.exp(values).tolist())
+    return upwards(values, [one.index for one in found])
+
+
+def other(sees: Detector, model: Model, sigma: float, step: float, count: int, random: Random) -> int:
+    """In how many of `count` series a detector sees the step, or without one sees any."""
+    seen = (sees(series(model, sigma, step, random)) for _ in range(count))
+    return sum(any(not step or abs(first - STEP_AT) <= NEAR for first in firsts) for firsts in seen)
+
+
+def newest(model: Model, sigma: float, step: float, count: int, random: Random) -> int:
+    """In how many of `count` series a step in the last point is suspected at once."""
+    nights = (series(model, sigma, 0, random) + after(POINTS - 1, step) for _ in range(count))
+    return sum(any(change.first == POINTS - 1 for change in changes.changes(values)) for values in nights)
+
+
+def parser() -> argparse.ArgumentParser:
+    parser = command.parser(__doc__, EPILOG)
+    parser.add_argument("--series", type=int, default=1000, metavar="N", help="a cell; default: 1000")
+    parser.add_argument("--seed", type=int, default=1, metavar="S", help="default: 1")
+    parser.add_argument("--others", action="store_true", help="also what other detectors see")
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = parser().parse_args(arguments)
+    if options.series < 1:
+        raise command.UserError("--series must be 1 or more")
+    console = Console(width=None if sys.stdout.isatty() else command.WIDTH)
+    shown = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    shown.add_column("noise", no_wrap=True)
+    for heading in ("flat", "confir-\nmations", "pairs", *(f"+{step:.0%}" for step in STEPS), "newest"):
+        shown.add_column(heading, justify="right", no_wrap=True)
+    kinds = [(model, sigma) for model in MODELS for sigma in SIGMAS]
+    progress = Console(stderr=True, width=console.width)
+    for kind in track(kinds, "simulating", console=progress, transient=True):
+        shown.add_row(*ours(*kind, options.series, options.seed))
+        for name, sees in others() if options.others else ():
+            shown.add_row(f"  {name}", *theirs(sees, *kind, options.series, options.seed))
+    console.print(shown)
+    for line in (
+        "",
+        f"{options.series} series of {POINTS} points a cell, a step at {STEP_AT} counts if found within {NEAR}",
+        "flat: without a step. % of the series: suspected, then confirmed. confirmations: of a flat series, so many",
+        "pairs of runs. newest: suspected of those with a step of 10 % in the last point",
+    ):
+        console.print(line, markup=False, highlight=False)
+    return 0
+
+
+def ours(model: Model, sigma: float, count: int, seed: int) -> list[str]:
+    """A line of the table."""
+    random = np.random.default_rng([seed, MODELS.index(model), SIGMAS.index(sigma)])
+    flat = cell(model, sigma, 0.0, count, random)
+    stepped = [cell(model, sigma, step, count, random) for step in STEPS]
+    return [
+        f"{model.name}, {sigma:.0%}",
+        f"{flat.suspected / count:.1%}  {flat.confirmed / count:.2%}",
+        f"{flat.confirmations / count:.3f}",
+        f"{flat.pairs / count:.1f}",
+        *(f"{one.suspected / count:.1%}  {one.confirmed / count:.1%}" for one in stepped),
+        f"{newest(model, sigma, NEWEST, count, random) / count:.1%}",
+    ]
+
+
+def theirs(sees: Detector, model: Model, sigma: float, count: int, seed: int) -> list[str]:
+    """A line of another detector, which confirms nothing."""
+    random = np.random.default_rng([seed, MODELS.index(model), SIGMAS.index(sigma)])
+    seen = [other(sees, model, sigma, step, count, random) / count for step in (0.0, *STEPS)]
+    return [f"{seen[0]:.1%}", "", "", *(f"{share:.1%}" for share in seen[1:]), ""]
+
+
+if __name__ == "__main__":
+    sys.exit(command.run(main))

@@ -1,0 +1,173 @@
+"""Which commit it was: the search on evidence of every kind, and the command on planted commits."""
+
+import math
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import stats
+from test_exact import Checkout
+
+from scripts import bisect, command, culprit, pairs
+from scripts.culprit import Evidence, Skipped, certain
+
+COMMITS = [f"commit{number}" for number in range(20)]
+LATER = math.inf
+
+
+def exactly(first: int, asked: list[str] | None = None):
+    def probe(commit: str) -> Evidence:
+        if asked is not None:
+            asked.append(commit)
+        return certain(COMMITS.index(commit) >= first)
+
+    return probe
+
+
+@pytest.mark.parametrize("first", range(20))
+def test_without_noise_it_halves(first):
+    asked: list[str] = []
+    found = culprit.search(COMMITS, exactly(first, asked), LATER)
+    assert found.likely == [first]
+    assert found.chances[first] == 1
+    assert len(asked) <= math.ceil(math.log2(20))
+
+
+def test_a_single_commit_needs_no_measurement():
+    assert culprit.search(COMMITS[:1], exactly(0), LATER).likely == [0]
+
+
+def test_noise_is_tolerated_and_commits_are_visited_again():
+    random = np.random.default_rng(0)
+    size, scale, right, visits = math.log(1.1), 0.05, 0, []
+
+    def noisy(commit: str) -> Evidence:
+        log = size * (COMMITS.index(commit) >= first) + scale * random.standard_t(4)
+        return Evidence(*(float(stats.t.logpdf(log, 4, loc=level, scale=scale)) for level in (size, 0.0)))
+
+    for number in range(200):
+        first = number % 20
+        found = culprit.search(COMMITS, noisy, LATER)
+        right += found.likely == [first]
+        visits.append(max(found.visits))
+    assert right >= 198  # as sure as SURE
+    assert max(visits) > 1
+
+
+def test_what_cannot_be_measured_is_skipped_and_named_among_what_may_be_it():
+    def probe(commit: str) -> Evidence:
+        if commit in COMMITS[9:12]:
+            raise Skipped("does not import")
+        return exactly(11)(commit)
+
+    found = culprit.search(COMMITS, probe, LATER)
+    assert sorted(found.likely) == [9, 10, 11, 12]  # 8 is good, 12 is bad
+    assert set(found.skipped) <= {9, 10, 11}
+    assert "does not import" in found.skipped.values()
+
+
+def test_it_ends_with_its_time():
+    found = culprit.search(COMMITS, lambda commit: Evidence(0.0, 0.0), time.monotonic() + 0.05)
+    assert len(found.likely) == 20
+
+
+def test_the_noise_of_the_pairs_is_what_a_pair_is_held_against(monkeypatch):
+    logs = np.log(1.1) + np.random.default_rng(0).normal(0, 0.02, 30)
+    monkeypatch.setattr(bisect.sides, "resolve", lambda commit: commit)
+    said = {}
+    for log in (0.0, 0.05, math.log(1.1), 5.0):
+        monkeypatch.setattr(bisect.figures, "pair", lambda *_, log=log: pairs.Pair(log, (1.0, 1.0), 1, 0))
+        evidence = bisect.by_pairs(None, bisect.SECONDS, "case", logs.tolist())("head")
+        said[log] = evidence.bad - evidence.good
+    assert said[0.0] < -3
+    assert said[math.log(1.1)] > 3
+    assert abs(said[0.05]) < 1
+    assert 0 < said[5.0] < 1  # one that is far off says little
+
+
+def test_both_must_be_commits_and_in_order(monkeypatch):
+    with pytest.raises(command.UserError, match=r"\. is no commit"):
+        bisect.main([".", "HEAD", "--case", "x"])
+    with pytest.raises(command.UserError, match="HEAD is no ancestor of HEAD~1; name the older one first"):
+        bisect.main(["HEAD", "HEAD~1", "--case", "x"])
+
+
+class Planted:
+    """A repository in whose commits one variant works more from `slow` on, and from `leaky` on computes more."""
+
+    def __init__(self, folder: Path) -> None:
+        self.checkout = Checkout(folder)
+        self.path = folder / "adamw" / "variants" / "eager.py"
+        text = self.path.read_text()
+        self.text = text + WORK
+        self.hashes: dict[str, str] = {}
+
+    def commit(self, name: str, **changes: str) -> None:
+        """A commit called `name`; those that change nothing still have other code."""
+        for old, new in changes.values():
+            assert old in self.text
+            self.text = self.text.replace(old, new)
+        self.path.write_text(f"{self.text}\n# {name}\n")
+        self.checkout.commit(name)
+        self.hashes[name] = self.checkout.git("rev-parse", "HEAD")
+
+    def bisect(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        asked = [sys.executable, "-m", "scripts.bisect", *arguments, "--case", "^eager/float32/leaf_1024$"]
+        return subprocess.run(
+            asked, cwd=self.checkout.path, env=self.checkout.environment, capture_output=True, text=True
+        )
+
+
+WORK = """
+    def apply_single(self, gradient, parameter, state):
+        import numpy as np
+        np.ones(1000).sum()
+        return super().apply_single(gradient, parameter, state)
+"""
+
+
+@pytest.fixture(scope="module")
+def planted(tmp_path_factory) -> Planted:
+    made = Planted(tmp_path_factory.mktemp("bisect") / "checkout")
+    made.commit("first")
+    made.commit("second")
+    made.commit("broken", work=("import numpy as np", "import no_such_module as np"))
+    made.commit("mended", work=("import no_such_module as np", "import numpy as np"))
+    made.commit("slow", work=("np.ones(1000)", "np.ones(2000000)"))
+    made.commit("other")
+    made.commit("leaky", work=("apply_single(gradient, ", "apply_single(gradient * 1.0, "))
+    made.commit("last")
+    (made.checkout.path / "README.md").write_text("not what is measured\n")
+    made.checkout.commit("documentation")
+    return made
+
+
+@pytest.mark.slow
+def test_what_changes_the_counters_is_named(planted):
+    done = planted.bisect(planted.hashes["first"], "HEAD")
+    assert done.returncode == 0, done.stderr
+    assert f"{planted.hashes['leaky'][:10]} leaky: 100.0% likely" in done.stdout
+    assert "1 more Python call" in done.stdout or "kernels" in done.stdout
+    assert "7 commits change what it runs" in done.stdout  # not the documentation
+
+
+@pytest.mark.slow
+def test_a_slow_commit_is_named_by_time_and_one_that_does_not_run_is_skipped(planted):
+    done = planted.bisect(planted.hashes["first"], planted.hashes["other"], "--budget", "240")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"{planted.hashes['slow'][:10]} slow: " in done.stdout
+    assert "step.Step.track_seconds +" in done.stdout
+    assert f"skipped {planted.hashes['broken'][:10]} broken: " in done.stdout
+    assert "No module named 'no_such_module'" in done.stdout
+    assert list((planted.checkout.path / ".asv" / "tmp").iterdir()) == []
+
+
+@pytest.mark.slow
+def test_between_equal_commits_there_is_nothing(planted):
+    assert planted.bisect(planted.hashes["last"], "HEAD").returncode == 1
+    done = planted.bisect(planted.hashes["first"], planted.hashes["mended"], "--metric", "work.Work.track_kernels")
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "do not differ" in done.stdout
