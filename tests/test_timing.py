@@ -58,6 +58,11 @@ class TestPair:
         assert (found.taken, found.disturbed) == (11, 5)
         assert found.seconds == (1, 1)
 
+    def test_as_many_whole_cores_are_usual_as_turns_keep_busy(self):
+        for usual, least, marked in ((1.9, 1.5, True), (1.27, 1.05, False), (1.27, 0.8, True), (0.9, 0.87, False)):
+            some = rounds(*[(1, 1)] * 9, busy=usual) + rounds((1, 1), busy=least)
+            assert pairs.disturbed(some, True) == [False] * 9 + [marked]
+
     def test_on_a_gpu_the_processes_cpu_time_says_nothing(self):
         mixed = rounds(*[(1, 1)] * 6) + rounds(*[(1, 3)] * 9, busy=0.1)
         assert pairs.pair(Session(mixed, 1.0, 1.0, True)).log == 0
@@ -377,7 +382,8 @@ class TestSides:
             package = tmp_path / name / "adamw"
             (package / "variants").mkdir(parents=True)
             for path, text in {"base": "import mlx", "variants/a": "from adamw import base", "variants/b": "",
-                               "variants/c": "from adamw.variants.b import x"} .items():  # fmt: skip
+                               "variants/c": "from adamw.variants.b import x",
+                               "variants/d": "from adamw.variants import c"}.items():  # fmt: skip
                 (package / f"{path}.py").write_text(files.get(path.replace("/", "_"), text))
             return tmp_path / name
 
@@ -386,6 +392,7 @@ class TestSides:
         assert sides.code(old, "a") == sides.code(same, "a")
         assert sides.code(old, "b") != sides.code(same, "b")
         assert sides.code(old, "c") != sides.code(same, "c")  # it imports b
+        assert sides.code(old, "d") != sides.code(same, "d")  # it imports c
         assert sides.code(old, "a") != sides.code(made("base", base="import mlx  # x"), "a")
         (same / "adamw" / "kernel.metal").write_text("void")
         assert sides.code(old, "a") != sides.code(same, "a")

@@ -96,6 +96,7 @@ def test_equal_ratios_are_a_verdict_and_no_division_by_zero():
     found = verdict.estimate([0.1] * 20)
     assert math.isfinite(found.half_width)
     assert verdict.decided(found, 1, MIN_EFFECT)
+    assert not verdict.decided(verdict.estimate([0.1] * 21), 1, MIN_EFFECT)  # it is looked at seldom
     assert verdict.judge({"": found}, MIN_EFFECT) == {"": verdict.SLOWER}
 
 
