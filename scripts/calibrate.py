@@ -29,7 +29,7 @@ from scipy import stats
 
 from benchmarks.harness import machine
 from benchmarks.harness.files import write_whole
-from scripts import command, pairs, rows, sides, verdict, workers
+from scripts import command, git, pairs, rows, sides, verdict, workers
 from scripts.pairs import Contestant, Kind, Pair, Session
 from scripts.timing import Limits, Outcome
 
@@ -283,6 +283,7 @@ def main(arguments: list[str] | None = None) -> int:
     found = evaluate(stream, limits)
     entry = {
         "case": options.case,
+        "commit": git.find_commit("HEAD"),
         "date": time.strftime("%Y-%m-%d"),
         "hog": options.hog,
         "description": str(machine.identify()),
@@ -320,7 +321,7 @@ def description(entry: dict[str, Any]) -> list[str]:
         f"{entry['case']}, {entry['milliseconds']:.3g} ms a step, {entry['pairs']} pairs of processes; "
         f"budget {entry['budget']:g} s, effects from {entry['min_effect']:.1%}",
         "separate: comparisons that have no process in common; the rest overlap. asv, pyperf: how often",
-        "`asv continuous --factor` and pyperf's test say slower after the same seconds, one side after the other",
+        "`asv continuous --factor` and pyperf's test say slower in the same seconds, side after side",
     ]
 
 

@@ -120,7 +120,8 @@ def test_the_command_saves_what_it_prints_beside_the_machines_results(monkeypatc
     assert [entry["hog"] for entry in entries] == [False, True]
     assert [one["aimed"] for one in entries[0]["found"]] == list(EFFECTS)
     assert entries[0]["settings"]["mlx"]
-    assert all(len(line) <= 100 for line in shown.splitlines() if "saved" not in line)
+    assert all(len(line) <= command.WIDTH for line in calibrate.description(entries[1]))
+    assert len(entries[0]["commit"]) == 40
     with pytest.raises(command.UserError, match="no results in"):
         table.newest(tmp_path)  # a calibration is no measurement of a commit
 
