@@ -23,7 +23,7 @@ SHORTEST = 3
 """Points on either side of a step."""
 
 FEW = 3
-"""Points by which a step of the least clarity may be taken for another."""
+"""Points by which a step that is hardly clear may lie elsewhere."""
 
 CLEAR = 4.0
 """How far a single newest point must be off, in standard deviations, to be suspected."""
@@ -31,9 +31,15 @@ CLEAR = 4.0
 SETTLED = 8
 """Points that must be known before a single one can be off."""
 
-MEMORY = 0.5
+MEMORY = 0.4
 """How much of the correction for noise with a memory is made: the exponent of what the variance of a mean grows by. All
 of it, 1, would find hardly any step; none, 0, would suspect a step in every second such series."""
+
+NEARLY = 0.95
+"""Of the most that any point has, how much likelihood must lie within FEW of the one that is taken for the step."""
+
+FAR = 3.5
+"""Standard deviations beyond which a point is no farther off, where a step is located."""
 
 NORMAL_MAD = 1.4826
 """The standard deviation of normal noise, in median absolute deviations."""
@@ -92,11 +98,10 @@ class Split(NamedTuple):
 
 
 def divide(values: Values, start: int, end: int, worse: float, better: float) -> list[Split]:
-    """The steps between `start` and `end`, the clearest first found."""
-    found = split(values[start:end], worse, better)
+    """The steps between `start` and `end`, in order."""
+    found = split(values, start, end, worse, better)
     if not found:
         return []
-    found = found._replace(first=found.first + start)
     before = divide(values, start, found.first, worse, better)
     return [*before, found, *divide(values, found.first, end, worse, better)]
 
@@ -105,11 +110,8 @@ def checked(values: Values, found: list[Split], worse: float, better: float) -> 
     """Those that are still steps between their neighbours: one that was found first may be two others' shadow."""
     while True:
         bounds = [0, *(one.first for one in found), len(values)]
-        again = []
-        for start, end in zip(bounds[:-2], bounds[2:], strict=True):
-            known = split(values[start:end], worse, better)
-            if known:
-                again.append(known._replace(first=known.first + start))
+        parts = zip(bounds[:-2], bounds[2:], strict=True)
+        again = [known for start, end in parts if (known := split(values, start, end, worse, better))]
         firsts = sorted({one.first for one in again})
         if firsts == [one.first for one in found]:
             return again
@@ -118,31 +120,42 @@ def checked(values: Values, found: list[Split], worse: float, better: float) -> 
         found = again
 
 
-def split(values: Values, worse: float, better: float) -> Split | None:
-    """The clearest step of `values`, if it is clear enough."""
-    if len(values) < 2 * SHORTEST:
+def split(values: Values, start: int, end: int, worse: float, better: float) -> Split | None:
+    """The clearest step between `start` and `end`, if it is clear enough.
+
+    A part has of the series' chance what it has of its points: else every step found would bring false ones.
+    """
+    part = values[start:end]
+    if len(part) < 2 * SHORTEST:
         return None
-    statistics = scan(values)
+    statistics, share = scan(part), len(part) / len(values)
     best = None
     for sign, level in ((1, worse), (-1, better)):
         number = int(np.argmax(sign * statistics))
         first = number + SHORTEST
         statistic = float(sign * statistics[number])
-        chance = chance_of(statistic / memory(values, first) ** (MEMORY / 2), len(values))
-        if chance < level and (best is None or chance < best.chance):
-            best = Split(located(values, first), statistic, chance)
+        chance = chance_of(statistic / memory(part, first) ** (MEMORY / 2), len(part))
+        if chance < level * share and (best is None or chance < best.chance):
+            best = Split(start + located(part, first), statistic, chance)
     return best
 
 
 def located(values: Values, first: int) -> int:
-    """Where a step near `first` is most likely: where the distances from the levels on its two sides are least.
+    """Where a step near `first` is: of the points within FEW of which it most surely is, the likeliest.
 
-    Ranks find that there is a step; a point far off beside it would move it by as much as a true one.
+    Ranks find that there is a step; where it is they tell less well. Here it is the likelihood of normal noise around
+    the levels on its two sides, with distances that count as FAR at the most: a point far off beside a step would move
+    it.
     """
-    before, after = np.median(values[:first]), np.median(values[first:])
-    nearer_after = np.cumsum(np.abs(values - before) - np.abs(values - after))
+    before, after = values - np.median(values[:first]), values - np.median(values[first:])
+    spread = deviation(np.concatenate([before[:first], after[first:]]))
+    if not spread:
+        return first
+    farther = np.cumsum(np.minimum((before / spread) ** 2, FAR**2) - np.minimum((after / spread) ** 2, FAR**2))
     splits = np.arange(SHORTEST, len(values) - SHORTEST + 1)
-    return int(splits[np.argmin(nearer_after[splits - 1])])
+    likelihood = np.exp((farther[splits - 1].min() - farther[splits - 1]) / 2)
+    around = np.convolve(likelihood, np.ones(2 * FEW + 1))[FEW:-FEW]
+    return int(splits[np.argmax(np.where(around >= NEARLY * around.max(), likelihood, 0))])
 
 
 def scan(values: Values) -> Values:

@@ -84,7 +84,7 @@ def look(config: Path, results: Path, machine: str | None) -> Seen:
     known = history.read(config, results, machine)
     found, controlled = search.search(known)
     shifts: list[tuple[Shift, list[Suspicion]]] = [(shift, []) for shift in controls.shifts(controlled, known.runs)]
-    rest = []
+    rest: list[Suspicion] = []
     for one in found:
         followed = next((steps for shift, steps in shifts if shift.explains(one, known.runs)), rest)
         followed.append(one)

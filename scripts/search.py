@@ -120,31 +120,45 @@ def exact(one: Series) -> list[Change]:
 
 
 class Alert(NamedTuple):
-    """Suspicions that have one cause, as far as history tells: a machine, a direction, commits that all may share.
+    """Suspicions that have one cause, as far as history tells: on a machine, in a direction, where ranges overlap.
 
-    good, bad  positions of the commits between which all of them step: the first of these may be to blame, the last
-               is surely after it
+    members  the clearest first; it is the one that says where the step is
     """
 
-    machine: str
-    worse: bool
-    good: int
-    bad: int
     members: list[Suspicion]
+
+    @property
+    def machine(self) -> str:
+        return self.members[0].series.machine
+
+    @property
+    def worse(self) -> bool:
+        return self.members[0].worse
+
+    @property
+    def good(self) -> int:
+        """Position of the last commit surely before the step."""
+        return self.members[0].good
+
+    @property
+    def bad(self) -> int:
+        """Position of the first commit surely after it."""
+        return self.members[0].bad
+
+    def may_have_caused(self, one: Suspicion) -> bool:
+        same = (one.series.machine, one.worse) == (self.machine, self.worse)
+        return same and one.good < self.bad and self.good < one.bad
 
 
 def grouped(found: Iterable[Suspicion]) -> list[Alert]:
-    """The suspicions by cause, the clearest first among each one's members, the newest cause first."""
+    """The suspicions by cause, the newest first: each with the clearest one that it may share a cause with."""
     alerts: list[Alert] = []
-    for one in sorted(found, key=lambda one: (one.series.machine, one.worse, one.bad, one.good)):
-        last = alerts[-1] if alerts else None
-        if last and (last.machine, last.worse) == (one.series.machine, one.worse) and one.good < last.bad:
-            good = max(last.good, one.good)
-            alerts[-1] = last._replace(good=good, bad=min(last.bad, one.bad), members=[*last.members, one])
+    for one in sorted(found, key=lambda one: (not one.exact, one.change.chance, -abs(one.change.size))):
+        cause = next((alert for alert in alerts if alert.may_have_caused(one)), None)
+        if cause:
+            cause.members.append(one)
         else:
-            alerts.append(Alert(one.series.machine, one.worse, one.good, one.bad, [one]))
-    for alert in alerts:
-        alert.members.sort(key=lambda one: (not one.exact, one.change.chance, -abs(one.change.size)))
+            alerts.append(Alert([one]))
     return sorted(alerts, key=lambda alert: (-alert.bad, alert.machine, not alert.worse))
 
 

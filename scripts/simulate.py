@@ -75,7 +75,7 @@ SIGMAS, STEPS, NEWEST = (0.01, 0.02, 0.05), (0.02, 0.05), 0.10
 
 
 class Cell(NamedTuple):
-    """What came of `count` series of one kind.
+    """What came of `total` series of one kind.
 
     suspected      that have a step suspected near the true one; without a step, anywhere
     confirmed      of those, the ones that were confirmed
@@ -83,34 +83,36 @@ class Cell(NamedTuple):
     pairs          of runs that they took
     """
 
-    count: int
+    total: int
     suspected: int
     confirmed: int
     confirmations: int
     pairs: int
 
 
-def series(model: Model, sigma: float, step: float, random: Random) -> Values:
-    """The logs of POINTS nights, slower by `step` from STEP_AT on."""
-    return np.log(np.maximum(0.1, 1 + model.nights(random, sigma, POINTS))) + after(STEP_AT, step)
+def series(
+    model: Model, sigma: float, step: float, options: argparse.Namespace, first: int = STEP_AT
+) -> Iterator[Values]:
+    """The logs of POINTS nights, slower by `step` from `first` on; whatever the step, the same noise."""
+    random = np.random.default_rng([options.seed, MODELS.index(model), SIGMAS.index(sigma)])
+    for _ in range(options.series):
+        noise = np.log(np.maximum(0.1, 1 + model.nights(random, sigma, POINTS)))
+        yield noise + math.log1p(step) * (np.arange(POINTS) >= first)
 
 
-def after(first: int, step: float) -> Values:
-    return math.log1p(step) * (np.arange(POINTS) >= first)
-
-
-def cell(model: Model, sigma: float, step: float, count: int, random: Random) -> Cell:
+def cell(model: Model, sigma: float, step: float, options: argparse.Namespace) -> Cell:
+    random = np.random.default_rng([options.seed, MODELS.index(model), SIGMAS.index(sigma), 1])
     suspected = confirmed = confirmations = pairs = 0
-    for _ in range(count):
+    for values in series(model, sigma, step, options):
         near = sure = False
-        for change in changes.changes(series(model, sigma, step, random)):
+        for change in changes.changes(values):
             right = change.size > 0 and (not step or abs(change.first - STEP_AT) <= NEAR)
             taken, same = confirmation(model, sigma, change, step, random)
             confirmations, pairs = confirmations + 1, pairs + taken
             near |= right
             sure |= right and same if step else same
         suspected, confirmed = suspected + near, confirmed + sure
-    return Cell(count, suspected, confirmed, confirmations, pairs)
+    return Cell(options.series, suspected, confirmed, confirmations, pairs)
 
 
 def confirmation(model: Model, sigma: float, change: Change, step: float, random: Random) -> tuple[int, bool]:
@@ -162,16 +164,16 @@ def by_otava(values: Values) -> list[int]:
     return upwards(values, [one.index for one in found])
 
 
-def other(sees: Detector, model: Model, sigma: float, step: float, count: int, random: Random) -> int:
-    """In how many of `count` series a detector sees the step, or without one sees any."""
-    seen = (sees(series(model, sigma, step, random)) for _ in range(count))
-    return sum(any(not step or abs(first - STEP_AT) <= NEAR for first in firsts) for firsts in seen)
+def other(sees: Detector, model: Model, sigma: float, step: float, options: argparse.Namespace) -> float:
+    """In which share of the series a detector sees the step, or without one sees any."""
+    seen = (sees(values) for values in series(model, sigma, step, options))
+    return sum(any(not step or abs(first - STEP_AT) <= NEAR for first in firsts) for firsts in seen) / options.series
 
 
-def newest(model: Model, sigma: float, step: float, count: int, random: Random) -> int:
-    """In how many of `count` series a step in the last point is suspected at once."""
-    nights = (series(model, sigma, 0, random) + after(POINTS - 1, step) for _ in range(count))
-    return sum(any(change.first == POINTS - 1 for change in changes.changes(values)) for values in nights)
+def newest(model: Model, sigma: float, step: float, options: argparse.Namespace) -> float:
+    """In which share of the series a step in the last point is suspected at once."""
+    nights = series(model, sigma, step, options, POINTS - 1)
+    return sum(any(one.first == POINTS - 1 for one in changes.changes(values)) for values in nights) / options.series
 
 
 def parser() -> argparse.ArgumentParser:
@@ -194,40 +196,38 @@ def main(arguments: list[str] | None = None) -> int:
     kinds = [(model, sigma) for model in MODELS for sigma in SIGMAS]
     progress = Console(stderr=True, width=console.width)
     for kind in track(kinds, "simulating", console=progress, transient=True):
-        shown.add_row(*ours(*kind, options.series, options.seed))
+        shown.add_row(*ours(*kind, options))
         for name, sees in others() if options.others else ():
-            shown.add_row(f"  {name}", *theirs(sees, *kind, options.series, options.seed))
+            shown.add_row(f"  {name}", *theirs(sees, *kind, options))
     console.print(shown)
     for line in (
         "",
-        f"{options.series} series of {POINTS} points a cell, a step at {STEP_AT} counts if found within {NEAR}",
-        "flat: without a step. % of the series: suspected, then confirmed. confirmations: of a flat series, so many",
-        "pairs of runs. newest: suspected of those with a step of 10 % in the last point",
+        f"{options.series} series of {POINTS} points a cell, seed {options.seed}; a step at {STEP_AT} counts if found",
+        f"within {NEAR}. % of the series: suspected, then confirmed. flat: without a step, and what confirmations",
+        f"a series costs, of how many pairs of runs. newest: suspected with +{NEWEST:.0%} in the last point alone.",
     ):
         console.print(line, markup=False, highlight=False)
     return 0
 
 
-def ours(model: Model, sigma: float, count: int, seed: int) -> list[str]:
+def ours(model: Model, sigma: float, options: argparse.Namespace) -> list[str]:
     """A line of the table."""
-    random = np.random.default_rng([seed, MODELS.index(model), SIGMAS.index(sigma)])
-    flat = cell(model, sigma, 0.0, count, random)
-    stepped = [cell(model, sigma, step, count, random) for step in STEPS]
+    flat = cell(model, sigma, 0.0, options)
+    stepped = [cell(model, sigma, step, options) for step in STEPS]
     return [
         f"{model.name}, {sigma:.0%}",
-        f"{flat.suspected / count:.1%}  {flat.confirmed / count:.2%}",
-        f"{flat.confirmations / count:.3f}",
-        f"{flat.pairs / count:.1f}",
-        *(f"{one.suspected / count:.1%}  {one.confirmed / count:.1%}" for one in stepped),
-        f"{newest(model, sigma, NEWEST, count, random) / count:.1%}",
+        f"{flat.suspected / flat.total:.1%}  {flat.confirmed / flat.total:.2%}",
+        f"{flat.confirmations / flat.total:.3f}",
+        f"{flat.pairs / flat.total:.1f}",
+        *(f"{one.suspected / one.total:.1%}  {one.confirmed / one.total:.1%}" for one in stepped),
+        f"{newest(model, sigma, NEWEST, options):.1%}",
     ]
 
 
-def theirs(sees: Detector, model: Model, sigma: float, count: int, seed: int) -> list[str]:
+def theirs(sees: Detector, model: Model, sigma: float, options: argparse.Namespace) -> list[str]:
     """A line of another detector, which confirms nothing."""
-    random = np.random.default_rng([seed, MODELS.index(model), SIGMAS.index(sigma)])
-    seen = [other(sees, model, sigma, step, count, random) / count for step in (0.0, *STEPS)]
-    return [f"{seen[0]:.1%}", "", "", *(f"{share:.1%}" for share in seen[1:]), ""]
+    seen = [f"{other(sees, model, sigma, step, options):.1%}" for step in (0.0, *STEPS)]
+    return [seen[0], "", "", *seen[1:], ""]
 
 
 if __name__ == "__main__":
