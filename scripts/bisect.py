@@ -11,7 +11,7 @@ import contextlib
 import sys
 import time
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from packaging.version import Version
@@ -56,28 +56,42 @@ exit codes: 0 found, 1 the two do not differ, 2 error, 3 undecided: the commits 
 """
 
 
-def by_counters(case: str, good: Counters, fails: bool) -> Probe:
-    """Counts `case`: a commit whose counters are not the good one's is bad, and there is no doubt.
+def by_counters(case: str, change: exact.Change) -> Probe:
+    """Counts `case`, and looks at the clearest figure that changed.
 
-    One in which it cannot be counted is bad where that is what is looked for (`fails`), and else no evidence.
+    A commit in which it cannot be counted is bad where that is what is looked for, and else no evidence.
     """
+    name = clearest(change)
 
     def probe(commit: str) -> Evidence:
         counted = count(side_of(commit), case)
-        if isinstance(counted, Failure) and not fails:
-            raise Skipped(counted.message)
-        return certain(isinstance(counted, Failure) if fails else counted != good)
+        if not name:
+            return certain(isinstance(counted, Failure))
+        value = None if isinstance(counted, Failure) else getattr(counted, name)
+        if value is None:
+            raise Skipped(counted.message if isinstance(counted, Failure) else f"{name} cannot be counted")
+        return certain(is_bad(value, *change.figures[name]))
 
     return probe
 
 
-def by_figure(good: Side, metric: str, case: str) -> Probe:
+def clearest(change: exact.Change) -> str | None:
+    """The figure to look at: one that got worse before one that got better, Python calls last; None of a failure."""
+    order = sorted(change.figures, key=lambda name: (name == "calls", not exact.is_worse(*change.figures[name])))
+    return order[0] if order else None
+
+
+def is_bad(value: Any, good: Any, bad: Any) -> bool:
+    """Whether a figure without noise is nearer to the bad one: another commit may have changed it a little."""
+    return value != good if isinstance(value, str) else abs(value - bad) < abs(value - good)
+
+
+def by_figure(metric: str, case: str, good: float, bad: float) -> Probe:
     """Measures a figure without noise, once a commit."""
-    wanted = figures.figure(good, metric, case)
 
     def probe(commit: str) -> Evidence:
         try:
-            return certain(figures.figure(side_of(commit), metric, case) != wanted)
+            return certain(is_bad(figures.figure(side_of(commit), metric, case), good, bad))
         except workers.Lost as lost:
             raise Skipped(str(lost)) from lost
 
@@ -165,8 +179,7 @@ def difference(good: Side, bad: Side, options: argparse.Namespace) -> Difference
             counted = base.count(match.name), head.count(match.name)
             change = exact.change(match, *counted)
             if change and isinstance(counted[0], Counters):
-                fails = isinstance(counted[1], Failure)
-                return Difference(match.name, change.told, by_counters(match.name, counted[0], fails))
+                return Difference(match.name, change.told, by_counters(match.name, change))
     return by_time(good, bad, wanted, options)
 
 
@@ -180,11 +193,8 @@ def of_metric(
     try:
         if figures.exact(metric):
             old, new = (figures.figure(side, metric, case) for side in (good, bad))
-            return (
-                Difference(case, f"{metric} {new:g}, was {old:g}", by_figure(good, metric, case))
-                if old != new
-                else None
-            )
+            told = f"{metric} {new:g}, was {old:g}"
+            return Difference(case, told, by_figure(metric, case, old, new)) if old != new else None
         outcome = figures.measured((good, bad), metric, case, Limits(options.budget / 2, options.min_effect))
     except (workers.Lost, pairs.Failed) as error:
         raise command.UserError(f"{case}: {error}") from error

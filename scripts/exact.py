@@ -52,7 +52,7 @@ def change(match: Match, base: Counted | None, head: Counted | None) -> Change |
     }
     if not changed:
         return None
-    worse = {figure for figure, (old, new) in changed.items() if isinstance(new, str) or new > old}
+    worse = {figure for figure, (old, new) in changed.items() if is_worse(old, new)}
     names = {figure.name for figure in changed}
     told = [figure for figure in changed if figure.name != "calls" and not names.intersection(figure.unless)]
     parts = [
@@ -67,6 +67,11 @@ def change(match: Match, base: Counted | None, head: Counted | None) -> Change |
 def differs(figure: Figure, base: Counters, head: Counters) -> bool:
     old, new = getattr(base, figure.name), getattr(head, figure.name)
     return None not in (old, new) and old != new
+
+
+def is_worse(old: Any, new: Any) -> bool:
+    """Whether a figure that changed got worse: it is more, or another dtype."""
+    return isinstance(new, str) or new > old
 
 
 def table(changes: list[Change]) -> Table:

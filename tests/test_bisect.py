@@ -1,17 +1,21 @@
 """Which commit it was: the search on evidence of every kind, and the command on planted commits."""
 
+import inspect
 import math
 import subprocess
 import sys
 import time
+import timeit
 from pathlib import Path
 
 import numpy as np
 import pytest
+from defects import DEFECTS
 from scipy import stats
-from test_exact import Checkout
+from test_exact import BASE, MATCH, Checkout
 
-from scripts import bisect, command, culprit, pairs
+from scripts import bisect, command, culprit, exact, figures, pairs, sides
+from scripts.counting import Failure
 from scripts.culprit import Evidence, Skipped, certain
 
 COMMITS = [f"commit{number}" for number in range(20)]
@@ -95,6 +99,15 @@ def test_both_must_be_commits_and_in_order(monkeypatch):
         bisect.main(["HEAD", "HEAD~1", "--case", "x"])
 
 
+def test_a_figure_is_searched_by_what_it_is_nearer_to():
+    change = exact.change(MATCH, BASE, BASE._replace(peak_bytes=2 * BASE.peak_bytes, kernels=100, calls=2000))
+    assert bisect.clearest(change) == "peak_bytes"  # worse before better, and before calls
+    assert not bisect.is_bad(1705, 1700, 2000)  # another commit's few calls
+    assert bisect.is_bad(1995, 1700, 2000)
+    assert bisect.is_bad("float32", "bfloat16", "float16")
+    assert bisect.clearest(exact.change(MATCH, BASE, Failure("no"))) is None
+
+
 class Planted:
     """A repository in whose commits one variant works more from `slow` on, and from `leaky` on computes more."""
 
@@ -119,6 +132,85 @@ class Planted:
         return subprocess.run(
             asked, cwd=self.checkout.path, env=self.checkout.environment, capture_output=True, text=True
         )
+
+
+IMPORTS = """
+import mlx.core as mx
+import mlx.optimizers
+from mlx.utils import tree_flatten, tree_map, tree_unflatten
+from adamw.variants.eager import AdamW as Eager
+"""
+
+
+def plant(made: Checkout, variant: str, code: str, position: int, count: int) -> str:
+    """`count` commits that change nothing of a variant, but for the one at `position`, which adds `code`; its hash."""
+    path = made.path / "adamw" / "variants" / f"{variant}.py"
+    for number in range(count):
+        path.write_text(path.read_text() + (code if number == position else "") + f"\n# {number}\n")
+        made.commit(f"commit {number}")
+    return made.git("rev-parse", f"HEAD~{count - 1 - position}")
+
+
+def named(made: Checkout, count: int, case: str) -> str:
+    """What the command prints of the last `count` commits. It must have found one."""
+    asked = [
+        sys.executable,
+        "-m",
+        "scripts.bisect",
+        f"HEAD~{count}",
+        "HEAD",
+        "--case",
+        f"^{case}$",
+        "--profile",
+        "full",
+    ]
+    done = subprocess.run(asked, cwd=made.path, env=made.environment, capture_output=True, text=True)
+    print(done.stdout, done.stderr)
+    assert done.returncode == 0
+    return done.stdout
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("run", range(10))
+@pytest.mark.parametrize("number", range(len(DEFECTS)), ids=[defect.planted.__name__ for defect in DEFECTS])
+def test_every_exact_defect_is_bisected_to_its_commit(tmp_path, number, run):
+    defect, made = DEFECTS[number], Checkout(tmp_path / "checkout")
+    source, name, old = inspect.getsource(defect.planted), defect.planted.__name__, defect.of.capitalize()
+    position = (number + run) % 4
+    culprit_commit = plant(made, defect.of, f"{IMPORTS}\n{old} = AdamW\n{source}\nAdamW = {name}\n", position, 4)
+    printed = named(made, 4, f"{defect.of}/{defect.case.workload}")
+    assert f"{culprit_commit[:10]} commit {position}: 100.0% likely" in printed
+
+
+SLOWER = """
+import numpy as np
+
+AsFast = AdamW
+FEW = np.ones(256)
+
+
+class AdamW(AsFast):
+    def apply_gradients(self, gradients, parameters):
+        for _ in range({count}):
+            np.multiply(FEW, FEW)
+        return super().apply_gradients(gradients, parameters)
+"""
+
+
+def amount(case: str, size: float) -> int:
+    """How many multiplications are `size` of a step of `case`."""
+    few = np.ones(256)
+    one = min(timeit.repeat(lambda: np.multiply(few, few), number=10_000, repeat=5)) / 10_000
+    timed = figures.figure(sides.resolve("."), bisect.SECONDS, case)
+    return round(size * timed / one)
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("run", range(10))
+def test_a_step_of_10_percent_is_bisected_to_its_commit(tmp_path, run):
+    made, case = Checkout(tmp_path / "checkout"), "eager/float32/leaf_1048576"
+    culprit_commit = plant(made, "eager", SLOWER.format(count=amount(case, 0.10)), run % 8, 8)
+    assert f"{culprit_commit[:10]} commit {run % 8}: " in named(made, 8, case)
 
 
 WORK = """
