@@ -52,7 +52,7 @@ class Known(NamedTuple):
         good, bad = positions.get(self.good), positions.get(self.bad)
         if good is None or bad is None or not (alert.good < bad and good < alert.bad):
             return False
-        return any(one.key in self.levels for one in alert.members)
+        return any(one.series.key in self.levels for one in alert.members)
 
     def is_gone(self, current: Mapping[Key, float]) -> bool:
         """Whether most of its series that still are measured are nearer to where they were than to where they went."""
@@ -71,7 +71,7 @@ def log(level: float) -> float:
 def name(alert: Alert, commits: Sequence[str]) -> str:
     """What an alert is called: eight digits, the same whenever the same is found."""
     lead = alert.members[0]
-    told = [alert.machine, str(alert.worse), commits[alert.good], commits[alert.bad], *lead.key]
+    told = [alert.machine, str(alert.worse), commits[alert.good], commits[alert.bad], *lead.series.key]
     return hashlib.sha256("\0".join(told).encode()).hexdigest()[:8]
 
 
@@ -83,7 +83,7 @@ def suspected(alert: Alert, commits: Sequence[str]) -> dict[str, Any]:
         "worse": alert.worse,
         "good": commits[alert.good],
         "bad": commits[alert.bad],
-        "series": [[*one.key, one.before, one.after] for one in alert.members],
+        "series": [[*one.series.key, one.before, one.after] for one in alert.members],
     }
 
 

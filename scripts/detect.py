@@ -132,12 +132,12 @@ def recalled(results: Path, known: History) -> tuple[list[Known], list[str]]:
 
 def closed(remembered: Sequence[Known], known: History) -> list[Known]:
     """The alerts whose step has gone away since."""
-    wanted = [one for one in remembered if one.state != alerts.CLOSED and one.state != alerts.REFUTED]
-    if not wanted:
-        return []
+    wanted = [one for one in remembered if one.state not in (alerts.CLOSED, alerts.REFUTED)]
+    watched = {(one.machine, key) for one in wanted for key in one.levels}
     current: dict[str, dict[alerts.Key, float]] = {}
     for one in history.series(known.points):
-        current.setdefault(one.machine, {})[one.environment, one.metric, one.case] = search.level(one)
+        if (one.machine, one.key) in watched:
+            current.setdefault(one.machine, {})[one.key] = search.level(one)
     return [one for one in wanted if one.is_gone(current.get(one.machine, {}))]
 
 

@@ -91,6 +91,11 @@ class Series(NamedTuple):
     runs: NDArray[np.int64]
 
     @property
+    def key(self) -> tuple[str, str, str]:
+        """What says which series it is, on its machine."""
+        return self.environment, self.metric, self.case
+
+    @property
     def name(self) -> str:
         return ", ".join(filter(None, (self.machine, self.environment, self.metric, self.case)))
 

@@ -39,11 +39,6 @@ class Suspicion(NamedTuple):
     around: tuple[int, int]
 
     @property
-    def key(self) -> tuple[str, str, str]:
-        """What says which series it is, on its machine."""
-        return self.series.environment, self.series.metric, self.series.case
-
-    @property
     def exact(self) -> bool:
         return self.series.metric.startswith(EXACT)
 
