@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from benchmarks.harness.files import write_whole
 from scripts import command
-from scripts.search import Alert
+from scripts.search import Alert, Suspicion
 
 FILE = "alerts.jsonl"
 LARGEST_FILE = 64 * 2**20
@@ -52,7 +52,16 @@ class Known(NamedTuple):
         good, bad = positions.get(self.good), positions.get(self.bad)
         if good is None or bad is None or not (alert.good < bad and good < alert.bad):
             return False
-        return any(one.series.key in self.levels for one in alert.members)
+        return any(self.settles(one) for one in alert.members)
+
+    def settles(self, one: Suspicion) -> bool:
+        """Whether what is known here says something of `one`. A refuted step may still be a much smaller one."""
+        if one.series.key not in self.levels:
+            return False
+        before, after = self.levels[one.series.key]
+        if self.state != REFUTED or min(before, after) <= 0:
+            return True
+        return abs(one.change.size) > abs(log(after) - log(before)) / 2
 
     def is_gone(self, current: Mapping[Key, float]) -> bool:
         """Whether most of its series that still are measured are nearer to where they were than to where they went."""
@@ -69,9 +78,10 @@ def log(level: float) -> float:
 
 
 def name(alert: Alert, commits: Sequence[str]) -> str:
-    """What an alert is called: eight digits, the same whenever the same is found."""
+    """What an alert is called: eight digits, the same whenever the same is found. A step half as large is another."""
     lead = alert.members[0]
-    told = [alert.machine, str(alert.worse), commits[alert.good], commits[alert.bad], *lead.series.key]
+    size = round(math.log2(abs(lead.change.size) or 1))
+    told = [alert.machine, str(alert.worse), str(size), commits[alert.good], commits[alert.bad], *lead.series.key]
     return hashlib.sha256("\0".join(told).encode()).hexdigest()[:8]
 
 

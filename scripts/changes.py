@@ -44,6 +44,9 @@ FAR = 3.5
 NORMAL_MAD = 1.4826
 """The standard deviation of normal noise, in median absolute deviations."""
 
+SMALLEST = 0.01
+"""The least difference that is asked about; 0.01 is 1 %."""
+
 WIDE = 10.0
 """How much less the squared statistic may be where a step might be as well: nine in ten ranges hold the step."""
 
@@ -76,6 +79,14 @@ class Change(NamedTuple):
         """Of `size`, 95 %."""
         half_width = float(stats.norm.ppf(0.975)) * self.error
         return self.size - half_width, self.size + half_width
+
+
+def least(size: float) -> float:
+    """The difference to ask about when a step of `size`, a log, is measured again: half of it; 0.02 is 2 %.
+
+    A step that is half as large is as far from none as from the one that was seen.
+    """
+    return max(SMALLEST, math.expm1(abs(size)) / 2)
 
 
 def changes(values: Values, worse: float = WORSE, better: float = BETTER) -> list[Change]:

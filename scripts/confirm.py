@@ -5,7 +5,6 @@ added to results/MACHINE/alerts.jsonl: confirmed, refuted or undecided. Run it o
 """
 
 import argparse
-import math
 import platform
 import sys
 from collections.abc import Sequence
@@ -14,12 +13,9 @@ from typing import Any
 
 from rich.console import Console
 
-from scripts import alerts, command, detect, figures, pairs, rows, sides, verdict, workers
+from scripts import alerts, changes, command, detect, figures, pairs, rows, sides, verdict, workers
 from scripts.search import Alert, Suspicion
 from scripts.timing import Limits, Outcome
-
-SMALLEST = 0.01
-"""The least difference that is asked about."""
 
 MOST_MEMBERS = 3
 """Of an alert, that are tried until one can be measured."""
@@ -30,14 +26,6 @@ EPILOG = """examples:
 
 exit codes: 0 nothing confirmed, 1 something is, 2 error, 3 nothing but undecided, 130 interrupted
 """
-
-
-def least(size: float) -> float:
-    """The difference that matters where the history shows a step of `size`, a log: half of it; 0.02 is 2 %.
-
-    A step that is half as large is as far from none as from the one that was seen.
-    """
-    return max(SMALLEST, math.expm1(abs(size)) / 2)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -100,7 +88,7 @@ def confirmed(alert: Alert, commits: Sequence[str], budget: float) -> dict[str, 
 
 
 def limits(one: Suspicion, budget: float) -> Limits:
-    return Limits(budget, least(one.change.size))
+    return Limits(budget, changes.least(one.change.size))
 
 
 def judged(one: Suspicion, outcome: Outcome) -> dict[str, Any]:
@@ -111,7 +99,7 @@ def judged(one: Suspicion, outcome: Outcome) -> dict[str, Any]:
         same = pair.log != 0 and (pair.log > 0) == one.worse
         return {"event": alerts.CONFIRMED if same else alerts.REFUTED, "reason": told}
     known = outcome.estimate
-    found = verdict.judge({"": known}, least(one.change.size))[""]
+    found = verdict.judge({"": known}, changes.least(one.change.size))[""]
     expected = verdict.SLOWER if one.worse else verdict.FASTER
     if not known:
         return {"event": alerts.UNDECIDED, "reason": "the budget ended first; raise --budget"}

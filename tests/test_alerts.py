@@ -45,6 +45,21 @@ def test_an_alert_is_known_again_with_more_points_and_a_commit_elsewhere(recorde
     assert [one["alert"] for one in found["alerts"]] == [name]
 
 
+def test_a_refuted_step_may_still_be_a_much_smaller_one(tmp_path):
+    """The first point after a step of 10 % was far off: nothing as large as that was there when it was measured."""
+    made, last = History(tmp_path, COUNT), COUNT - 1
+    made.add_all({SECONDS: nights(size=0.6, at=last, seed=2)})
+    run(made, "--record")
+    first = known(made).name
+    alerts.add(made.results, "mac", [{"alert": first, "event": alerts.REFUTED, "reason": "+10 %"}])
+    assert run(made)[0] == 0
+    for size, code in ((0.4, 0), (0.1, 1)):
+        made.add_all({SECONDS: nights(size=size, at=last, seed=2)})
+        assert run(made, "--record")[0] == code
+    assert {one.state for one in alerts.read(made.results, "mac")[0]} == {alerts.REFUTED, alerts.SUSPECTED}
+    assert run(made)[0] == 0
+
+
 def test_states_do_not_depend_on_the_order_of_the_lines(recorded):
     name = known(recorded).name
     path = recorded.results / "mac" / alerts.FILE

@@ -127,3 +127,9 @@ def test_equal_points_are_ranked_alike_and_wilcoxon_agrees():
     statistic = changes.scan(values)[first - SHORTEST]
     expected = stats.mannwhitneyu(values[first:], values[:first], method="asymptotic", use_continuity=False)
     assert stats.norm.sf(statistic) * 2 == pytest.approx(expected.pvalue, rel=1e-6)
+
+
+def test_half_of_what_was_seen_is_asked_about():
+    assert changes.least(math.log(1.1)) == pytest.approx(0.05)
+    assert changes.least(-math.log(1.1)) == pytest.approx(0.05)
+    assert changes.least(math.log(1.001)) == changes.SMALLEST

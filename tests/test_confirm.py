@@ -146,12 +146,6 @@ def test_a_process_measures_a_figure_as_asv_would(monkeypatch):
         figures.figure(side, "work.Work.track_nothing", "compiled/float32/leaf_1024")
 
 
-def test_half_of_what_was_seen_is_asked_about():
-    assert confirm.least(math.log(1.1)) == pytest.approx(0.05)
-    assert confirm.least(-math.log(1.1)) == pytest.approx(0.05)
-    assert confirm.least(math.log(1.001)) == confirm.SMALLEST
-
-
 def test_confirmed_alerts_are_listed_as_such(made, measuring, capsys):
     made.add_all({SECONDS: nights(size=0.1)})
     measuring(math.log(1.1))
