@@ -7,7 +7,6 @@ are searched for with --metric.
 """
 
 import argparse
-import contextlib
 import sys
 import time
 from collections.abc import Sequence
@@ -28,6 +27,7 @@ from scripts import (
     git,
     matching,
     pairs,
+    rows,
     sides,
     timing,
     verdict,
@@ -253,7 +253,8 @@ def main(arguments: list[str] | None = None) -> int:
     check_order(good, bad)
     until = time.monotonic() + options.budget
     try:
-        differs = difference(good, bad, options)
+        with command.busy(f"how {options.good} and {options.bad} differ; seconds if the counters tell, else minutes"):
+            differs = difference(good, bad, options)
     except Undecided as error:
         console.print(str(error), markup=False, highlight=False)
         return 3
@@ -266,8 +267,7 @@ def main(arguments: list[str] | None = None) -> int:
     commits, skipped = candidates(good, bad, differs.case.partition("/")[0])
     if not commits:
         raise command.UserError(f"no commit between the two can be measured: {next(iter(skipped.values()))}")
-    progress = Console(stderr=True)
-    with progress.status(f"{len(commits)} commits may be it") if progress.is_terminal else contextlib.nullcontext():
+    with command.busy(f"which of {len(commits)} commits it is; at most {rows.duration(options.budget)} in all"):
         found = search(commits, differs.probe, until)
     for line in described(commits, found, skipped):
         console.print(line, markup=False, highlight=False)

@@ -7,8 +7,12 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
+
+from rich.console import Console
+from rich.text import Text
 
 from benchmarks.harness.files import write_whole
 
@@ -54,6 +58,15 @@ def run(main: Callable[[], int]) -> int:
     except KeyboardInterrupt:
         print("interrupted; files written before are whole", file=sys.stderr)
         return 130
+
+
+def busy(what: str) -> AbstractContextManager[object]:
+    """Says what takes a while: beside a spinner on a terminal, else once, in a line."""
+    console = Console(stderr=True)
+    if console.is_terminal:
+        return console.status(Text(what))
+    print(what, file=sys.stderr)
+    return nullcontext()
 
 
 def file_path(text: str) -> Path:

@@ -56,8 +56,8 @@ def main(arguments: list[str] | None = None) -> int:
     results = []
     for one in wanted:
         name = one.name(commits)
-        print(f"{name}: at most {rows.duration(options.budget)}", file=sys.stderr)
-        event = confirmed(one.alert, commits, options.budget)
+        with command.busy(f"{name}: {one.alert.members[0].series.case}, at most {rows.duration(options.budget)}"):
+            event = confirmed(one.alert, commits, options.budget)
         begun = [] if one.before else [alerts.suspected(one.alert, commits)]
         alerts.add(options.results, machine, [*begun, {"alert": name, **event}])
         results.append(event["event"])

@@ -100,7 +100,8 @@ def look(config: Path, results: Path, machine: str | None) -> Seen:
 def main(arguments: list[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     console = Console(width=None if sys.stdout.isatty() else command.WIDTH)
-    seen = look(options.config, options.results, options.machine)
+    with command.busy(f"reading and searching {options.results}"):
+        seen = look(options.config, options.results, options.machine)
     open_ = [one for one in seen.listed if one.state in (NEW, *alerts.OPEN) and one.before not in seen.gone]
     shown = seen.listed if options.all else open_
     if shown:
@@ -192,11 +193,9 @@ def summary(shown: Sequence[Listed], known: History) -> list[str]:
     counts = Counter(one.state for one in shown)
     said = ", ".join(f"{counts[state]} {state}" for state in (NEW, *alerts.STATES) if counts[state])
     machines, commits = known.runs["machine"].nunique(), known.runs["commit"].nunique()
-    return [
-        said or "nothing changed",
-        f"{len(known.points)} values of {commits} commits on {machines} machine{'s' if machines > 1 else ''}; commits: "
-        "the last before a change, the first after it",
-    ]
+    where = f"{commits} commit{'s' * (commits > 1)} on {machines} machine{'s' * (machines > 1)}"
+    lines = [said or "nothing changed", f"{len(known.points)} values of {where}"]
+    return [*lines, "commits: the last before a change, the first after it"] if shown else lines
 
 
 def told(shift: Shift, followed: Sequence[Suspicion]) -> str:

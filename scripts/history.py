@@ -158,7 +158,9 @@ def files(results: Path, machine: str | None) -> list[Path]:
     folders = sorted(path.parent for path in results.glob(f"*/{MACHINE}"))
     known = [folder.name for folder in folders]
     if machine and machine not in known:
-        raise command.UserError(f"no machine {machine!r} below {results}; there are: {', '.join(known) or 'none'}")
+        raise command.UserError(
+            f"no machine {machine!r} below {results}; there are: {', '.join(known) or 'none'}; use --machine"
+        )
     chosen = [folder for folder in folders if machine in (None, folder.name)]
     return [path for folder in chosen for path in sorted(folder.glob("*.json")) if path.name != MACHINE]
 
