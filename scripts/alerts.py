@@ -4,15 +4,17 @@ Git joins two machines' or two nights' lines without a conflict (merge=union in 
 the events say together, whatever their order in the file.
 """
 
+import fcntl
 import hashlib
+import itertools
 import json
 import math
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Container, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
-from benchmarks.harness.files import write_whole
 from scripts import command
 from scripts.search import Alert, Suspicion
 
@@ -24,6 +26,13 @@ ACKNOWLEDGED, CLOSED = "acknowledged", "closed"
 STATES = (SUSPECTED, UNDECIDED, CONFIRMED, REFUTED, ACKNOWLEDGED, CLOSED)
 OPEN = (SUSPECTED, UNDECIDED, CONFIRMED)
 """Those that still want something; the others are quiet."""
+
+GROWN = "grown"
+"""The event of an alert that has more series than before."""
+
+DIGITS = 8
+NAME = re.compile(f"[0-9a-f]{{{DIGITS}}}")
+NEWEST = re.compile(rb'"when": "(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00)"')
 
 Key = tuple[str, str, str]
 
@@ -45,55 +54,79 @@ class Known(NamedTuple):
     levels: dict[Key, tuple[float, float]]
     reason: str = ""
 
-    def is_about(self, alert: Alert, positions: Mapping[str, int]) -> bool:
-        """Whether `alert` is this one, seen with more points: it may lie a commit or two elsewhere."""
-        if (self.machine, self.worse) != (alert.machine, alert.worse):
-            return False
-        good, bad = positions.get(self.good), positions.get(self.bad)
-        if good is None or bad is None or not (alert.good < bad and good < alert.bad):
-            return False
-        return any(self.settles(one) for one in alert.members)
+    def knows(self, one: Suspicion, positions: Mapping[str, int]) -> bool:
+        """Whether this is about the step `one`: in the same series, at a commit that both may mean.
 
-    def settles(self, one: Suspicion) -> bool:
-        """Whether what is known here says something of `one`. A refuted step may still be a much smaller one."""
-        if one.series.key not in self.levels:
+        And about as large, if it was judged: a step that is twice as large, or half, is another.
+        """
+        good, bad = positions.get(self.good), positions.get(self.bad)
+        if (self.machine, self.worse) != (one.series.machine, one.worse) or good is None or bad is None:
             return False
-        before, after = self.levels[one.series.key]
-        if self.state != REFUTED or min(before, after) <= 0:
-            return True
-        return abs(one.change.size) > abs(log(after) - log(before)) / 2
+        levels = of_series(self.levels, one.series.key)
+        if not levels or not (one.good < bad and good < one.bad):
+            return False
+        return self.state in (SUSPECTED, UNDECIDED) or 0.5 < farther((one.before, one.after), levels) < 2
 
     def is_gone(self, current: Mapping[Key, float]) -> bool:
         """Whether most of its series that still are measured are nearer to where they were than to where they went."""
         votes = [
-            abs(log(level) - log(before)) < abs(log(level) - log(after))
+            farther((level, before), (level, after)) < 1
             for key, (before, after) in self.levels.items()
-            if (level := current.get(key)) is not None
+            if (level := of_series(current, key)) is not None
         ]
         return bool(votes) and sum(votes) > len(votes) / 2
 
+    def is_measured(self, current: Mapping[Key, float]) -> bool:
+        return any(of_series(current, key) is not None for key in self.levels)
 
-def log(level: float) -> float:
-    return math.log(level) if level > 0 else -math.inf
+
+Value = TypeVar("Value")
 
 
-def name(alert: Alert, commits: Sequence[str]) -> str:
-    """What an alert is called: eight digits, the same whenever the same is found. A step half as large is another."""
+def of_series(known: Mapping[Key, Value], key: Key) -> Value | None:
+    """What is `known` of a series; where only one side names an environment, that of the same case."""
+    if key in known:
+        return known[key]
+    return next((value for other, value in known.items() if other[1:] == key[1:] and "" in (other[0], key[0])), None)
+
+
+def farther(one: tuple[float, float], other: tuple[float, float]) -> float:
+    """How many times as far it is from the one level to the other; as ratios, unless one of them is none."""
+    if min(*one, *other) > 0:
+        one, other = (math.log(one[0]), math.log(one[1])), (math.log(other[0]), math.log(other[1]))
+    far, near = abs(one[1] - one[0]), abs(other[1] - other[0])
+    return far / near if near else math.inf
+
+
+def name(alert: Alert, commits: Sequence[str], taken: Container[str] = ()) -> str:
+    """What an alert is called: eight digits, the same whenever the same is found, and none that is `taken`."""
     lead = alert.members[0]
-    size = round(math.log2(abs(lead.change.size) or 1))
-    told = [alert.machine, str(alert.worse), str(size), commits[alert.good], commits[alert.bad], *lead.series.key]
-    return hashlib.sha256("\0".join(told).encode()).hexdigest()[:8]
+    told = [alert.machine, str(alert.worse), commits[alert.good], commits[alert.bad], *lead.series.key]
+    for again in itertools.count():
+        found = hashlib.sha256("\0".join([*told, str(again)]).encode()).hexdigest()[:DIGITS]
+        if found not in taken:
+            return found
+    raise AssertionError
 
 
-def suspected(alert: Alert, commits: Sequence[str]) -> dict[str, Any]:
+def suspected(name: str, alert: Alert, commits: Sequence[str]) -> dict[str, Any]:
     """The event with which an alert begins."""
     return {
-        "alert": name(alert, commits),
+        "alert": name,
         "event": SUSPECTED,
         "worse": alert.worse,
         "good": commits[alert.good],
         "bad": commits[alert.bad],
         "series": [[*one.series.key, one.before, one.after] for one in alert.members],
+    }
+
+
+def grown(name: str, members: Sequence[Suspicion]) -> dict[str, Any]:
+    """The event that says which series take the same step as well."""
+    return {
+        "alert": name,
+        "event": GROWN,
+        "series": [[*one.series.key, one.before, one.after] for one in members],
     }
 
 
@@ -106,36 +139,72 @@ def read(results: Path, machine: str) -> tuple[list[Known], list[str]]:
         lines = path.read_text(errors="replace").splitlines()
     except FileNotFoundError:
         return [], []
-    events, problems = [], []
+    except OSError as error:
+        return [], [f"{path}: {error.strerror}"]
+    known: dict[str, Known] = {}
+    later: list[tuple[str, dict[str, Any]]] = []
+    problems = []
     for number, line in enumerate(lines, 1):
         try:
-            event = json.loads(line)
-            events.append((str(event["when"]), str(event["alert"]), str(event["event"]), event))
-        except (ValueError, KeyError, TypeError):
+            when, event = parsed(line)
+            if event["event"] == SUSPECTED:
+                known.setdefault(event["alert"], begun(machine, event))
+            else:
+                later.append((when, event))
+        except MALFORMED:
             problems.append(f"{path}:{number}: no event of an alert; it is passed over")
-    known: dict[str, Known] = {}
-    for _, alert, state, event in sorted(events, key=lambda one: one[:2]):
-        try:
-            if state == SUSPECTED and alert not in known:
-                known[alert] = begun(alert, machine, event)
-            elif state in STATES and alert in known:
-                known[alert] = known[alert]._replace(state=state, reason=command.one_line(str(event.get("reason", ""))))
-        except (ValueError, KeyError, TypeError):
-            problems.append(f"{path}: alert {alert[:8]} begins with no commits or series; it is passed over")
+    for _, event in sorted(later, key=lambda one: one[0]):
+        if event["alert"] in known:
+            known[event["alert"]] = changed(known[event["alert"]], event)
     return list(known.values()), problems
 
 
-def begun(alert: str, machine: str, event: dict[str, Any]) -> Known:
-    levels = {
-        (str(environment), str(metric), str(case)): (float(before), float(after))
-        for environment, metric, case, before, after in event["series"]
-    }
-    return Known(alert, machine, SUSPECTED, bool(event["worse"]), str(event["good"]), str(event["bad"]), levels)
+MALFORMED = (ValueError, LookupError, TypeError, ArithmeticError, RecursionError, AttributeError)
+
+
+def parsed(line: str) -> tuple[str, dict[str, Any]]:
+    """When an event was, and what it says. Raises one of MALFORMED."""
+    event = json.loads(line)
+    if event["event"] not in (*STATES, GROWN) or not NAME.fullmatch(event["alert"]):
+        raise ValueError(line)
+    if "series" in event:
+        event["series"] = levels(event["series"])
+    return str(event["when"]), event
+
+
+def levels(series: Sequence[Any]) -> dict[Key, tuple[float, float]]:
+    """The levels before and after, by series, as they stand in a file. Raises one of MALFORMED."""
+    found = {}
+    for environment, metric, case, before, after in series:
+        key = command.one_line(environment), command.one_line(metric), command.one_line(case)
+        found[key] = float(before), float(after)
+    if not all(math.isfinite(level) for pair in found.values() for level in pair):
+        raise ValueError(series)
+    return found
+
+
+def begun(machine: str, event: dict[str, Any]) -> Known:
+    good, bad = command.one_line(event["good"]), command.one_line(event["bad"])
+    return Known(event["alert"], machine, SUSPECTED, bool(event["worse"]), good, bad, event["series"])
+
+
+def changed(known: Known, event: dict[str, Any]) -> Known:
+    """What is known after one more event."""
+    if event["event"] == GROWN:
+        return known._replace(levels=event.get("series", {}) | known.levels)
+    return known._replace(state=event["event"], reason=command.one_line(str(event.get("reason", ""))))
 
 
 def add(results: Path, machine: str, events: Sequence[dict[str, Any]]) -> None:
-    """Add `events` to the file of a machine, in one piece."""
-    path = results / machine / FILE
-    told = path.read_text() if path.exists() else ""
-    when = datetime.now(UTC).isoformat(timespec="seconds")
-    write_whole(path, told + "".join(json.dumps({"when": when} | command.finite(event)) + "\n" for event in events))
+    """Add `events` to the file of a machine, in one piece, after what others add at the same time.
+
+    They count as newer than all that is there, whatever the clock says.
+    """
+    with (results / machine / FILE).open("a+b") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        file.seek(0)
+        told = file.read()
+        newest = max(NEWEST.findall(told), default=b"").decode()
+        when = max(datetime.now(UTC).isoformat(timespec="seconds"), newest)
+        lines = [json.dumps({"when": when} | command.finite(event)) + "\n" for event in events]
+        file.write(b"\n" * (told[-1:] not in (b"", b"\n")) + "".join(lines).encode())

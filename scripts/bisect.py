@@ -47,6 +47,9 @@ TAILS = 4
 FINEST = 1 / 20
 """The least scale of that noise, as a part of the difference: a figure that always repeats could not be doubted."""
 
+ATTEMPTS = 2
+"""Pairs that must fail before a commit is passed over: one may be bad luck."""
+
 EPILOG = """examples:
   python -m scripts.bisect v1.0 HEAD --case '^compiled/float32/resnet50$'
   python -m scripts.bisect mlx==0.29.0 mlx==0.32.4 --case '^compiled/float32/nested$'
@@ -105,11 +108,15 @@ def by_pairs(good: Side, metric: str, case: str, logs: Sequence[float]) -> Probe
     scale = max(changes.deviation(centred), FINEST * abs(size))
 
     def probe(commit: str) -> Evidence:
-        try:
-            log = figures.pair((good, side_of(commit)), metric, case).log
-        except pairs.Failed as failed:
-            raise Skipped(failed.reasons[1] or failed.reasons[0]) from failed
-        return Evidence(*(float(stats.t.logpdf(log, TAILS, loc=level, scale=scale)) for level in (size, 0.0)))
+        side, reasons = side_of(commit), [""]
+        for _ in range(ATTEMPTS):
+            try:
+                log = figures.pair((good, side), metric, case).log
+            except pairs.Failed as failed:
+                reasons = failed.reasons
+            else:
+                return Evidence(*(float(stats.t.logpdf(log, TAILS, loc=level, scale=scale)) for level in (size, 0.0)))
+        raise Skipped(next(filter(None, reversed(reasons))))
 
     return probe
 

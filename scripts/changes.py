@@ -25,8 +25,8 @@ SHORTEST = 3
 FEW = 3
 """Points by which a step that is hardly clear may lie elsewhere."""
 
-CLEAR = 4.0
-"""How far a single newest point must be off, in standard deviations, to be suspected."""
+UNLIKELY = 3e-5
+"""The chance at which a single newest point is suspected: 4 standard deviations where many points are known."""
 
 SETTLED = 8
 """Points that must be known before a single one can be off."""
@@ -259,8 +259,8 @@ def newest(values: Values, bounds: list[int]) -> Change | None:
     levels[-1] = levels[-1][:-1]
     off = values[last] - np.median(levels[-1])
     residuals = np.concatenate([level - np.median(level) for level in levels])
-    spread = deviation(residuals)
-    if off <= CLEAR * spread or off <= residuals.max():
+    spread, freedom = deviation(residuals), last - len(levels)
+    chance = float(stats.t.sf(off / spread, freedom)) if spread else float(off <= 0)
+    if chance > UNLIKELY or off <= residuals.max():
         return None
-    chance = float(stats.norm.sf(off / spread)) if spread else 0.0
     return Change(last, last, last, float(off), spread, chance)

@@ -7,6 +7,7 @@ added to results/MACHINE/alerts.jsonl: confirmed, refuted or undecided. Run it o
 import argparse
 import platform
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 from rich.console import Console
 
 from scripts import alerts, changes, command, detect, figures, pairs, rows, sides, verdict, workers
+from scripts.recall import NEW, Listed
 from scripts.search import Alert, Suspicion
 from scripts.timing import Limits, Outcome
 
@@ -50,15 +52,15 @@ def main(arguments: list[str] | None = None) -> int:
     console = Console(width=None if sys.stdout.isatty() else command.WIDTH)
     seen = detect.look(options.config, options.results, machine)
     commits = seen.known.commits
-    wanted = [one for one in seen.listed if is_wanted(one, options.alert, commits)]
+    wanted = [one for one in seen.recalled.listed if is_wanted(one, options.alert)]
     if options.alert and not wanted:
         raise command.UserError(f"no alert {options.alert[:20]!r} on {machine}; python -m scripts.detect lists them")
     results = []
     for one in wanted:
-        name = one.name(commits)
+        name = one.name
         with command.busy(f"{name}: {one.alert.members[0].series.case}, at most {rows.duration(options.budget)}"):
             event = confirmed(one.alert, commits, options.budget)
-        begun = [] if one.before else [alerts.suspected(one.alert, commits)]
+        begun = [] if one.before else [alerts.suspected(name, one.alert, commits)]
         alerts.add(options.results, machine, [*begun, {"alert": name, **event}])
         results.append(event["event"])
         console.print(f"{name}: {event['event']}: {event['reason']}", markup=False, highlight=False)
@@ -67,28 +69,22 @@ def main(arguments: list[str] | None = None) -> int:
     return exit_code(results)
 
 
-def is_wanted(one: detect.Listed, name: str | None, commits: Sequence[str]) -> bool:
+def is_wanted(one: Listed, name: str | None) -> bool:
     """Whether it is the alert that was asked for; else whether it is new, suspected or undecided."""
-    if name:
-        return one.name(commits) == name
-    return one.before is None or one.before.state in (alerts.SUSPECTED, alerts.UNDECIDED)
+    return one.name == name if name else one.state in (NEW, alerts.SUSPECTED, alerts.UNDECIDED)
 
 
 def confirmed(alert: Alert, commits: Sequence[str], budget: float) -> dict[str, Any]:
     """The event that says what came of measuring an alert's clearest member again; of the next, if that fails."""
-    reasons = []
+    reasons, until = [], time.monotonic() + budget
     for one in alert.members[:MOST_MEMBERS]:
         try:
-            good, bad = one.around
-            pair = sides.resolve(commits[good]), sides.resolve(commits[bad])
-            return judged(one, figures.measured(pair, one.series.metric, one.series.case, limits(one, budget)))
+            pair = sides.resolve(commits[one.around[0]]), sides.resolve(commits[one.around[1]])
+            limits = Limits(until - time.monotonic(), changes.least(one.change.size))
+            return judged(one, figures.measured(pair, one.series.metric, one.series.case, limits))
         except (command.UserError, pairs.Failed, workers.Lost) as error:
             reasons.append(f"{one.series.case}: {error}")
     return {"event": alerts.UNDECIDED, "reason": f"cannot be measured again: {reasons[0]}"}
-
-
-def limits(one: Suspicion, budget: float) -> Limits:
-    return Limits(budget, changes.least(one.change.size))
 
 
 def judged(one: Suspicion, outcome: Outcome) -> dict[str, Any]:

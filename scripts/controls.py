@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from scripts import changes, command, ledger
-from scripts.history import ABOUT, Series
+from scripts.history import ABOUT, MALFORMED, Series
 from scripts.search import Suspicion, logs
 
 SHARED = 2
@@ -27,12 +27,18 @@ LEVEL = 0.05
 
 
 class Step(NamedTuple):
-    """A step of a control: seconds since 1970 of a run surely before it and of one surely after, and its log size."""
+    """A step of a control.
+
+    last, first  seconds since 1970 of a run surely before it and of one surely after
+    size         its log
+    runs         these two runs
+    """
 
     last: float
     first: float
     size: float
     metric: str
+    runs: tuple[int, int]
 
 
 class Shift(NamedTuple):
@@ -54,11 +60,14 @@ class Shift(NamedTuple):
     def explains(self, one: Suspicion, runs: pd.DataFrame) -> bool:
         """Whether a step may be this one: at the same time, in the same direction, and not much larger."""
         change, taken = one.change, runs["measured"].to_numpy()[one.series.runs]
-        if one.series.machine != self.machine or one.exact or change.size * self.size <= 0:
+        before, after, size = taken[change.low - 1], taken[change.high], change.size
+        if before > after:  # the older commits were measured later
+            before, after, size = after, before, -size
+        if one.series.machine != self.machine or one.exact or size * self.size <= 0:
             return False
-        if not (taken[change.low - 1] < self.first and self.last < taken[change.high]):
+        if not (before < self.first and self.last < after):
             return False
-        return abs(change.size) <= ALIKE * abs(self.size) + 2 * change.error
+        return abs(size) <= ALIKE * abs(self.size) + 2 * change.error
 
 
 def shifts(controls: Sequence[Series], runs: pd.DataFrame) -> list[Shift]:
@@ -72,8 +81,9 @@ def shifts(controls: Sequence[Series], runs: pd.DataFrame) -> list[Shift]:
             metrics = tuple(sorted({step.metric for step in shared}))
             if len(metrics) >= needed:
                 last, first = max(step.last for step in shared), min(step.first for step in shared)
-                size = max((step.size for step in shared), key=abs)
-                found.append(Shift(machine, last, first, size, metrics, differences(machine, runs, last, first)))
+                largest = max(shared, key=lambda step: abs(step.size))
+                told = differences(*(runs.iloc[run] for run in largest.runs))
+                found.append(Shift(machine, last, first, largest.size, metrics, told))
     return sorted(found, key=lambda shift: shift.first)
 
 
@@ -81,9 +91,13 @@ def in_time(one: Series, runs: pd.DataFrame) -> list[Step]:
     """The steps of a control, in the order in which it was measured."""
     taken = runs["measured"].to_numpy()[one.runs]
     order = np.argsort(taken, kind="stable")
-    taken = taken[order]
-    steps = changes.changes(logs(one.values[order]), LEVEL, LEVEL)
-    return [Step(float(taken[step.low - 1]), float(taken[step.high]), step.size, one.metric) for step in steps]
+    taken, numbers = taken[order], one.runs[order]
+    found = []
+    for step in changes.changes(logs(one.values[order]), LEVEL, LEVEL):
+        last, first = step.low - 1, step.high
+        pair = int(numbers[last]), int(numbers[first])
+        found.append(Step(float(taken[last]), float(taken[first]), step.size, one.metric, pair))
+    return found
 
 
 def together(steps: Sequence[Step]) -> list[list[Step]]:
@@ -98,10 +112,9 @@ def together(steps: Sequence[Step]) -> list[list[Step]]:
     return groups
 
 
-def differences(machine: str, runs: pd.DataFrame, last: float, first: float) -> tuple[str, ...]:
-    """What is recorded otherwise of the first run after a shift than of the last one before it, in words."""
-    ours = runs[runs["machine"] == machine]
-    before, after = (recorded(ours[ours["measured"] == moment].iloc[0]) for moment in (last, first))
+def differences(last: pd.Series, first: pd.Series) -> tuple[str, ...]:
+    """What is recorded otherwise of the first run after a step than of the last one before it, in words."""
+    before, after = recorded(last), recorded(first)
     return tuple(
         command.one_line(f"{name}: {after.get(name, 'not recorded')}, was {before.get(name, 'not recorded')}")
         for name in sorted({*before, *after})
@@ -111,11 +124,18 @@ def differences(machine: str, runs: pd.DataFrame, last: float, first: float) -> 
 
 def recorded(run: pd.Series) -> dict[str, str]:
     """All that is known of what a run was measured on and with: asv's record, and the ledger beside it."""
-    entries = ledger.read(Path(run["path"]).with_suffix(".jsonl"))
-    host = ledger.machine(entries)
     said = {str(name): str(run[name]) for name in run.index if name not in ABOUT and pd.notna(run[name])}
-    if host:
-        said |= {str(name): str(value) for name, value in host["settings"].items()}
+    try:
+        return said | in_ledger(Path(run["path"]).with_suffix(".jsonl"))
+    except MALFORMED:
+        return said
+
+
+def in_ledger(path: Path) -> dict[str, str]:
+    """What a ledger says of the machine. Raises one of MALFORMED."""
+    entries = ledger.read(path)
+    host = ledger.machine(entries)
+    said = {str(name): str(value) for name, value in host["settings"].items()} if host else {}
     states = [entry["after"] for entries in ledger.by_case(entries).values() for entry in entries if "after" in entry]
     for name in ("on_battery", "low_power_mode"):
         if any(name in state for state in states):

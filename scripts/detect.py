@@ -17,13 +17,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from scripts import alerts, command, controls, history, search
+from scripts import alerts, command, controls, history, recall, search
 from scripts.alerts import Known
 from scripts.controls import Shift
 from scripts.history import History
-from scripts.search import Alert, Suspicion
-
-NEW = "new"
+from scripts.recall import NEW, Listed, Recalled
+from scripts.search import Suspicion
 
 FEW = 3
 """Members of an alert, and problems of the files, that are printed; the rest is counted."""
@@ -49,52 +48,33 @@ def parser() -> argparse.ArgumentParser:
     return parser
 
 
-class Listed(NamedTuple):
-    """An alert, and what was known of it before; None of a new one."""
-
-    alert: Alert
-    before: Known | None
-
-    @property
-    def state(self) -> str:
-        return self.before.state if self.before else NEW
-
-    def name(self, commits: Sequence[str]) -> str:
-        return self.before.name if self.before else alerts.name(self.alert, commits)
-
-
 class Seen(NamedTuple):
     """What the history shows.
 
-    listed     every alert, the newest first
+    recalled   every alert, beside what was known of it
     shifts     of the machines, each with the steps that it explains
-    gone       what was known and has gone away
     problems   what could not be read
     """
 
     known: History
-    listed: list[Listed]
+    recalled: Recalled
     shifts: list[tuple[Shift, list[Suspicion]]]
-    gone: list[Known]
     problems: list[str]
 
 
 def look(config: Path, results: Path, machine: str | None) -> Seen:
     """Read the history, search it, and put beside what is found what was known. Raises UserError."""
     known = history.read(config, results, machine)
-    found, controlled = search.search(known)
-    shifts: list[tuple[Shift, list[Suspicion]]] = [(shift, []) for shift in controls.shifts(controlled, known.runs)]
+    found = search.search(known)
+    shifts: list[tuple[Shift, list[Suspicion]]] = [(shift, []) for shift in controls.shifts(found.controls, known.runs)]
     rest: list[Suspicion] = []
-    for one in found:
+    for one in found.suspicions:
         followed = next((steps for shift, steps in shifts if shift.explains(one, known.runs)), rest)
         followed.append(one)
     remembered, problems = recalled(results, known)
-    positions = {commit: position for position, commit in enumerate(known.commits)}
-    listed = [
-        Listed(alert, next((one for one in remembered if one.is_about(alert, positions)), None))
-        for alert in search.grouped(rest)
-    ]
-    return Seen(known, listed, shifts, closed(remembered, known), [*known.problems, *problems])
+    followed = [one for _, steps in shifts for one in steps]
+    beside = recall.recall(remembered, rest, followed, found.levels, known.commits)
+    return Seen(known, beside, shifts, [*known.problems, *problems])
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -102,15 +82,16 @@ def main(arguments: list[str] | None = None) -> int:
     console = Console(width=None if sys.stdout.isatty() else command.WIDTH)
     with command.busy(f"reading and searching {options.results}"):
         seen = look(options.config, options.results, options.machine)
-    open_ = [one for one in seen.listed if one.state in (NEW, *alerts.OPEN) and one.before not in seen.gone]
-    shown = seen.listed if options.all else open_
+    ended = {one.name for one, _ in seen.recalled.closed}
+    shown = [one for one in seen.recalled.listed if options.all or (one.is_open and one.name not in ended)]
     if shown:
         console.print(table(shown, seen.known.commits))
         console.print()
     for line in [
-        *summary(shown, seen.known),
+        *summary(shown, seen),
         *(told(shift, steps) for shift, steps in seen.shifts),
-        *(f"alert {one.name} is closed: its step has gone away" for one in seen.gone),
+        *(f"alert {one.name} is closed: {why}" for one, why in seen.recalled.closed),
+        *(f"alert {one.name} is {one.state}, but {why}; acknowledge it?" for one, why in seen.recalled.unseen),
         *shortened(seen.problems),
     ]:
         console.print(line, markup=False, highlight=False)
@@ -118,7 +99,7 @@ def main(arguments: list[str] | None = None) -> int:
         record(options.results, seen)
     if options.json:
         command.write_json(options.json, as_json(seen))
-    return int(any(one.before is None for one in seen.listed))
+    return int(any(one.before is None for one in seen.recalled.listed))
 
 
 def recalled(results: Path, known: History) -> tuple[list[Known], list[str]]:
@@ -131,25 +112,19 @@ def recalled(results: Path, known: History) -> tuple[list[Known], list[str]]:
     return remembered, problems
 
 
-def closed(remembered: Sequence[Known], known: History) -> list[Known]:
-    """The alerts whose step has gone away since."""
-    wanted = [one for one in remembered if one.state not in (alerts.CLOSED, alerts.REFUTED)]
-    watched = {(one.machine, key) for one in wanted for key in one.levels}
-    current: dict[str, dict[alerts.Key, float]] = {}
-    for one in history.series(known.points):
-        if (one.machine, one.key) in watched:
-            current.setdefault(one.machine, {})[one.key] = search.level(one)
-    return [one for one in wanted if one.is_gone(current.get(one.machine, {}))]
-
-
 def record(results: Path, seen: Seen) -> None:
-    """Remember what is new, and what has gone away."""
+    """Remember what is new, what has grown, and what has gone away."""
     events: dict[str, list[dict[str, Any]]] = {}
-    for one in seen.listed:
+    for one in seen.recalled.listed:
         if not one.before:
-            events.setdefault(one.alert.machine, []).append(alerts.suspected(one.alert, seen.known.commits))
-    for known in seen.gone:
-        event = {"alert": known.name, "event": alerts.CLOSED, "reason": "its step has gone away"}
+            event = alerts.suspected(one.name, one.alert, seen.known.commits)
+        elif one.joined:
+            event = alerts.grown(one.name, one.joined)
+        else:
+            continue
+        events.setdefault(one.alert.machine, []).append(event)
+    for known, why in seen.recalled.closed:
+        event = {"alert": known.name, "event": alerts.CLOSED, "reason": why}
         events.setdefault(known.machine, []).append(event)
     for machine, of_machine in events.items():
         alerts.add(results, machine, of_machine)
@@ -162,7 +137,7 @@ def table(shown: Sequence[Listed], commits: Sequence[str]) -> Table:
     built.add_column("commits", no_wrap=True)
     built.add_column("what", overflow="fold")
     for one in shown:
-        state = Text(one.state, style="" if one.before else "bold").append(f"\n{one.name(commits)}", style="dim")
+        state = Text(one.state, style="" if one.before else "bold").append(f"\n{one.name}", style="dim")
         where = f"{commits[one.alert.good][:8]}\n..{commits[one.alert.bad][:8]}"
         built.add_row(state, where, Text("\n".join(members(one))))
     return built
@@ -186,15 +161,23 @@ def sure(one: Suspicion) -> str:
     """How sure a step is, in words."""
     if one.exact:
         return ", exactly"
+    if one.change.first == len(one.series.values) - 1:
+        return ", the newest point alone"
     return f", by chance 1 in {round(1 / max(one.change.chance, 1e-6)):,}"
 
 
-def summary(shown: Sequence[Listed], known: History) -> list[str]:
-    counts = Counter(one.state for one in shown)
+def summary(shown: Sequence[Listed], seen: Seen) -> list[str]:
+    known, counts = seen.known, Counter(one.state for one in shown)
+    quiet = len(seen.recalled.listed) - len(shown)
     said = ", ".join(f"{counts[state]} {state}" for state in (NEW, *alerts.STATES) if counts[state])
     machines, commits = known.runs["machine"].nunique(), known.runs["commit"].nunique()
     where = f"{commits} commit{'s' * (commits > 1)} on {machines} machine{'s' * (machines > 1)}"
-    lines = [said or "nothing changed", f"{len(known.points)} values of {where}"]
+    nothing = "nothing new" if quiet or seen.shifts else "nothing changed"
+    hidden = f"; {quiet} quiet, see --all" * (quiet > 0)
+    lines = [
+        (said or nothing) + hidden,
+        f"{len(known.points)} values of {where}",
+    ]
     return [*lines, "commits: the last before a change, the first after it"] if shown else lines
 
 
@@ -221,7 +204,7 @@ def as_json(seen: Seen) -> dict[str, Any]:
     return {
         "alerts": [
             {
-                "alert": one.name(commits),
+                "alert": one.name,
                 "state": one.state,
                 "machine": one.alert.machine,
                 "worse": one.alert.worse,
@@ -229,10 +212,11 @@ def as_json(seen: Seen) -> dict[str, Any]:
                 "bad": commits[one.alert.bad],
                 "members": [member(step, commits) for step in one.alert.members],
             }
-            for one in seen.listed
+            for one in seen.recalled.listed
         ],
         "shifts": [shift._asdict() | {"series": [one.series.name for one in steps]} for shift, steps in seen.shifts],
-        "closed": [one.name for one in seen.gone],
+        "closed": [{"alert": one.name, "reason": why} for one, why in seen.recalled.closed],
+        "unseen": [{"alert": one.name, "state": one.state, "reason": why} for one, why in seen.recalled.unseen],
         "problems": seen.problems,
     }
 

@@ -29,11 +29,19 @@ TIMEOUT = 600.0
 
 
 def measured(sides: tuple[Side, Side], metric: str, case: str, limits: Limits) -> Outcome:
-    """Pairs of fresh processes of both sides, until they are enough or the budget is spent. Raises pairs.Failed."""
+    """Pairs of fresh processes of both sides, until they are enough or the budget is spent.
+
+    One pair may fail after others that did not. Raises pairs.Failed.
+    """
     outcome = Outcome()
     while not outcome.finished(limits, 1):
         begin = time.monotonic()
-        outcome.pairs.append(pair(sides, metric, case, outcome.pairs))
+        try:
+            outcome.pairs.append(pair(sides, metric, case, outcome.pairs))
+        except Failed:
+            outcome.lost += 1
+            if not outcome.pairs or outcome.lost > 1:
+                raise
         outcome.spent += time.monotonic() - begin
         outcome.ended = exact(metric) or len(outcome.pairs) >= MOST_PAIRS
     return outcome

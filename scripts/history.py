@@ -25,6 +25,9 @@ LARGEST_FILE = 64 * 2**20
 MACHINE_KEYS = ("arch", "cpu", "num_cpu", "os", "ram")
 """What asv records of a machine beside its name."""
 
+FEW = 3
+"""Commits that must have been measured with several values of a pin, for these to be several series."""
+
 ABOUT = ("machine", "commit", "position", "measured", "path")
 """What a run has beside the machine's facts and the pins."""
 
@@ -51,8 +54,9 @@ class History(NamedTuple):
 
 def read(config: Path, results: Path, machine: str | None = None) -> History:
     """The history of the repository that asv's `config` names, below `results`. Raises UserError if there is none."""
-    commits = branch_commits(config)
-    benchmarks, problems = known_benchmarks(results / BENCHMARKS)
+    commits, others = branch_commits(config)
+    benchmarks, unknown = known_benchmarks(results / BENCHMARKS)
+    problems = [*others, *unknown]
     positions = {commit: position for position, commit in enumerate(commits)}
     runs: list[dict[str, Any]] = []
     rows: list[tuple[int, str, str, float]] = []
@@ -60,11 +64,14 @@ def read(config: Path, results: Path, machine: str | None = None) -> History:
         try:
             result = load(path)
             if result.commit_hash not in positions:
-                raise Unreadable(f"commit {result.commit_hash[:8]} is on none of the branches any more")
-            rows += [(len(runs), *one) for one in values(result, benchmarks)]
+                raise Unreadable(f"commit {str(result.commit_hash)[:8]} is not on the searched branch, or not any more")
+            told, wrong = values(result, benchmarks)
             runs.append(about(result, positions[result.commit_hash]) | {"path": str(path)})
-        except Unreadable as error:
-            problems.append(command.one_line(f"{path}: {error}"))
+        except MALFORMED as error:
+            problems.append(command.one_line(f"{path}: {str(error) or type(error).__name__}"))
+            continue
+        rows += [(len(runs) - 1, *one) for one in told]
+        problems += [command.one_line(f"{path}: {one}") for one in wrong]
     if not rows:
         reason = f": {problems[0]}" if problems else ""
         raise command.UserError(f"no results below {results}{reason}; run asv, or name another --results or --machine")
@@ -75,7 +82,7 @@ def read(config: Path, results: Path, machine: str | None = None) -> History:
     for name, column in (("machine", table["machine"]), ("environment", environments(table))):
         points[name] = pd.Categorical(column)[points["run"]]
     points["position"] = table["position"].to_numpy()[points["run"]]
-    units = {name: str(one.get("unit", "")) for name, one in benchmarks.items()}
+    units = {command.one_line(name): command.one_line(str(one.get("unit", ""))) for name, one in benchmarks.items()}
     return History(points, table, commits, units, problems)
 
 
@@ -115,15 +122,16 @@ def series(points: pd.DataFrame) -> Iterator[Series]:
 
 
 def environments(runs: pd.DataFrame) -> pd.Series:
-    """For every run what sets it apart: the pins that have several values on most of the machine's commits.
+    """For every run what sets it apart: the pins that have several values on the same commits of a machine.
 
-    A pin that changed from one commit to another is no other series: it is what may have changed this one.
+    A pin that changed from one commit to another is no other series: it is what may have changed this one. FEW commits
+    that were measured with both make them two.
     """
     pins = [name for name in runs.columns if name not in (*ABOUT, *MACHINE_KEYS)]
     named = pd.Series("", index=runs.index)
     for _, ours in runs.groupby("machine"):
         several = ours.groupby("commit")[pins].nunique(dropna=False) > 1
-        for pin in several.columns[several.mean() > 0.5]:
+        for pin in several.columns[several.sum() >= FEW]:
             named[ours.index] += (", " if named[ours.index].any() else "") + f"{pin} " + ours[pin].fillna("none")
     return named
 
@@ -132,25 +140,43 @@ class Unreadable(Exception):
     """A file that is left out; the message says why."""
 
 
-def branch_commits(config: Path) -> list[str]:
-    """The commits of the configured branches, first parents only as asv measures them, the oldest first."""
+MALFORMED = (
+    Unreadable,
+    util.UserError,
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    OSError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
+"""What reading somebody's file may raise."""
+
+
+def branch_commits(config: Path) -> tuple[list[str], list[str]]:
+    """The commits of the first configured branch, first parents only as asv measures them, the oldest first.
+
+    And in lines what is left out: the commits of two branches have no common order. Raises UserError.
+    """
     try:
         conf = Config.load(str(config))
         repo = get_repo(conf)
-        names = [repo.get_branch_name(branch) for branch in conf.branches]
-        found = [commit for name in names for commit in repo.get_hashes_from_range(name)]
-    except (util.UserError, util.ProcessError, NoSuchNameError, OSError) as error:
+        branch, *others = conf.branches
+        found = repo.get_hashes_from_range(repo.get_branch_name(branch))
+    except (*MALFORMED, util.ProcessError, NoSuchNameError) as error:
         raise command.UserError(command.one_line(f"{config}: {error}") + "; run it from the root of a clone") from error
-    return list(dict.fromkeys(reversed(found)))
+    left_out = [command.one_line(f"branch {other}: only {branch} is searched") for other in others]
+    return list(reversed(found)), left_out
 
 
 def known_benchmarks(path: Path) -> tuple[dict[str, dict[str, Any]], list[str]]:
     """asv's description of every benchmark, and what is wrong with it."""
     try:
         described = util.load_json(str(path), api_version=2)
-    except (util.UserError, OSError) as error:
+        return {name: one for name, one in described.items() if isinstance(one, dict)}, []
+    except MALFORMED as error:
         return {}, [command.one_line(f"{path}: {error}; units and versions are not known")]
-    return {name: one for name, one in described.items() if isinstance(one, dict)}, []
 
 
 def files(results: Path, machine: str | None) -> list[Path]:
@@ -166,34 +192,39 @@ def files(results: Path, machine: str | None) -> list[Path]:
 
 
 def load(path: Path) -> Results:
-    """asv's results in `path`. Raises Unreadable."""
-    try:
-        if path.stat().st_size > LARGEST_FILE:
-            raise Unreadable(f"over {LARGEST_FILE >> 20} MiB")
-        found = Results.load(str(path), machine_name=path.parent.name)
-        float(found.date)
-        return found
-    except (util.UserError, OSError, ValueError, TypeError, AttributeError, KeyError, IndexError) as error:
-        raise Unreadable(str(error) or type(error).__name__) from error
+    """asv's results in `path`. Raises one of MALFORMED."""
+    if path.stat().st_size > LARGEST_FILE:
+        raise Unreadable(f"over {LARGEST_FILE >> 20} MiB")
+    return Results.load(str(path), machine_name=path.parent.name)
 
 
-def values(result: Results, benchmarks: dict[str, dict[str, Any]]) -> Iterator[tuple[str, str, float]]:
-    """The values that a result file has: metric, case, value. Failed and skipped ones are left out.
+def values(result: Results, benchmarks: dict[str, dict[str, Any]]) -> tuple[list[tuple[str, str, float]], list[str]]:
+    """The values that a result file has (metric, case, value), and what is wrong with others, in lines.
 
-    So are those of another version of a benchmark than the suite has now. Raises Unreadable.
+    Failed and skipped ones are left out, and those of another version of a benchmark than the suite has now.
     """
+    found, wrong = [], []
     for metric in result.get_all_result_keys():
-        version = benchmarks.get(metric, {}).get("version")
-        if version is not None and result.benchmark_version.get(metric) != version:
-            continue
+        name, version = command.one_line(metric), benchmarks.get(metric, {}).get("version")
         try:
-            parameters = result.get_result_params(metric)
-            names = (", ".join(map(plain, one)) for one in itertools.product(*parameters))
-            for name, value in zip(names, result.get_result_value(metric, parameters), strict=True):
-                if isinstance(value, int | float) and math.isfinite(value):
-                    yield metric, name, float(value)
-        except (TypeError, ValueError) as error:
-            raise Unreadable(f"{metric}: {error}") from error
+            if version is not None and result.benchmark_version[metric] not in (version, None):
+                continue
+            told, parameters = result._results[metric], result.get_result_params(metric)
+            cases = [", ".join(map(plain, one)) for one in itertools.product(*parameters)]
+            numbers = [number(value) for value in ([None] * len(cases) if told is None else told)]
+            found += [(name, case, one) for case, one in zip(cases, numbers, strict=True) if one is not None]
+        except MALFORMED as error:
+            wrong.append(f"{name}: {error}")
+    return found, wrong
+
+
+def number(value: Any) -> float | None:
+    """A value that was measured; None of one that failed or was skipped. Raises ValueError if it is neither."""
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError(f"{str(value)[:40]!r} is no number")
+    return float(value) if math.isfinite(value) else None
 
 
 def plain(parameter: str) -> str:
@@ -204,14 +235,14 @@ def plain(parameter: str) -> str:
 def about(result: Results, position: int) -> dict[str, Any]:
     """What a result file was measured on and with, and when."""
     started = [moment for moment in result.started_at.values() if isinstance(moment, int | float)]
+    measured = float(min(started, default=result.date)) / 1000
     said = {key: str(result.params.get(key, "")) for key in MACHINE_KEYS}
     pins = {name: str(version) for name, version in sorted(result._requirements.items()) if version}
-    return {
+    return pins | {
         "machine": str(result.params["machine"]),
         "commit": result.commit_hash,
         "position": position,
-        "measured": min(started, default=result.date) / 1000,
+        "measured": measured,
         "python": str(result._python),
         **said,
-        **pins,
     }

@@ -57,29 +57,44 @@ class Suspicion(NamedTuple):
         return f"{np.expm1(self.change.size):+.1%} ({low:+.1%} to {high:+.1%})"
 
 
-def search(known: History) -> tuple[list[Suspicion], list[Series]]:
-    """Every step in every series that a commit can change; and the controls."""
-    found: list[Suspicion] = []
-    controls = []
+Levels = dict[str, dict[tuple[str, str, str], float]]
+"""Where series are, by machine and key."""
+
+
+class Found(NamedTuple):
+    """What the series show.
+
+    suspicions  every step in every series that a commit can change
+    controls    the series that none can change
+    levels      where the others are now
+    """
+
+    suspicions: list[Suspicion]
+    controls: list[Series]
+    levels: Levels
+
+
+def search(known: History) -> Found:
+    found = Found([], [], {})
     for one in series(known.points):
         if one.metric.startswith(CONTROLS):
-            controls.append(one)
+            found.controls.append(one)
         else:
-            found += suspicions(one, known.units.get(one.metric, ""))
-    return found, controls
+            steps = suspicions(one, known.units.get(one.metric, ""))
+            found.suspicions.extend(steps)
+            found.levels.setdefault(one.machine, {})[one.key] = (
+                steps[-1].after if steps else float(np.median(one.values))
+            )
+    return found
 
 
 def suspicions(one: Series, unit: str) -> list[Suspicion]:
     """The steps in a series, as suspicions."""
-    steps = steps_of(one)
+    steps = exact(one) if one.metric.startswith(EXACT) else changes.changes(logs(one.values))
     bounds = [0, *(step.first for step in steps), len(one.values)]
     return [
         suspicion(one, unit, step, start, end) for start, step, end in zip(bounds[:-2], steps, bounds[2:], strict=True)
     ]
-
-
-def steps_of(one: Series) -> list[Change]:
-    return exact(one) if one.metric.startswith(EXACT) else changes.changes(logs(one.values))
 
 
 def suspicion(one: Series, unit: str, step: Change, start: int, end: int) -> Suspicion:
@@ -145,19 +160,18 @@ class Alert(NamedTuple):
         return same and one.good < self.bad and self.good < one.bad
 
 
+def clearest(one: Suspicion) -> tuple[bool, float, float]:
+    """What to sort by so that the clearest comes first."""
+    return not one.exact, one.change.chance, -abs(one.change.size)
+
+
 def grouped(found: Iterable[Suspicion]) -> list[Alert]:
     """The suspicions by cause, the newest first: each with the clearest one that it may share a cause with."""
     alerts: list[Alert] = []
-    for one in sorted(found, key=lambda one: (not one.exact, one.change.chance, -abs(one.change.size))):
+    for one in sorted(found, key=clearest):
         cause = next((alert for alert in alerts if alert.may_have_caused(one)), None)
         if cause:
             cause.members.append(one)
         else:
             alerts.append(Alert([one]))
     return sorted(alerts, key=lambda alert: (-alert.bad, alert.machine, not alert.worse))
-
-
-def level(one: Series) -> float:
-    """Where a series is now: the median of its points since its last step."""
-    steps = steps_of(one)
-    return float(np.median(one.values[steps[-1].first if steps else 0 :]))

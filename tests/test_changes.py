@@ -133,3 +133,10 @@ def test_half_of_what_was_seen_is_asked_about():
     assert changes.least(math.log(1.1)) == pytest.approx(0.05)
     assert changes.least(-math.log(1.1)) == pytest.approx(0.05)
     assert changes.least(math.log(1.001)) == changes.SMALLEST
+
+
+def test_the_newest_of_few_points_must_be_farther_off():
+    flat = [bool(changes.newest(noise(9, seed=seed), [0, 9])) for seed in range(3000)]
+    assert np.mean(flat) < 0.005
+    found = [bool(changes.newest(noise(9, seed=seed) + step(0.2, 8, 9), [0, 9])) for seed in range(100)]
+    assert np.mean(found) > 0.9

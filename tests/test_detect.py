@@ -174,7 +174,7 @@ class TestBadInput:
         path = next((whole.results / "mac").glob(f"{whole.commits[3][:8]}*.json"))
         path.write_text(path.read_text().replace(whole.commits[3], "0" * 40))
         _, _, found = run(whole, capsys=capsys)
-        assert "commit 00000000 is on none of the branches any more" in found["problems"][0]
+        assert "commit 00000000 is not on the searched branch" in found["problems"][0]
 
     def test_a_renamed_machine(self, whole):
         (whole.results / "mac").rename(whole.results / "studio")
