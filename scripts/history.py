@@ -210,8 +210,12 @@ def values(result: Results, benchmarks: dict[str, dict[str, Any]]) -> tuple[list
             if version is not None and result.benchmark_version[metric] not in (version, None):
                 continue
             told, parameters = result._results[metric], result.get_result_params(metric)
+            if parameters is None:
+                raise Unreadable("it has no parameters")
             cases = [", ".join(map(plain, one)) for one in itertools.product(*parameters)]
             numbers = [number(value) for value in ([None] * len(cases) if told is None else told)]
+            if len(numbers) != len(cases):
+                raise Unreadable(f"{len(numbers)} values of {len(cases)} case{'s' * (len(cases) != 1)}")
             found += [(name, case, one) for case, one in zip(cases, numbers, strict=True) if one is not None]
         except MALFORMED as error:
             wrong.append(f"{name}: {error}")

@@ -163,6 +163,75 @@ class TestBadInput:
         assert said in found["problems"][0]
         assert path.read_text() == text
 
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"requirements": None},
+            {"requirements": []},
+            {"params": 3},
+            {"commit_hash": []},
+            {"date": None, "results": {}},
+            {"results": 7},
+        ],
+        ids=str,
+    )
+    def test_a_file_that_is_not_what_asv_writes(self, whole, change):
+        path = next((whole.results / "mac").glob(f"{whole.commits[3][:8]}*.json"))
+        path.write_text(json.dumps(json.loads(path.read_text()) | change))
+        _, _, found = run(whole)
+        assert len(found["alerts"]) == 1
+        assert path.name in found["problems"][0]
+
+    @pytest.mark.parametrize(
+        ("told", "said"),
+        [
+            ([["fast"], [[repr(CASE)]], "1", 0, 1], "'fast' is no number"),
+            ([[True], [[repr(CASE)]], "1", 0, 1], "'True' is no number"),
+            ([[1.0, 2.0], [[repr(CASE)]], "1", 0, 1], "2 values of 1 case"),
+            ([[int("9" * 400)], [[repr(CASE)]], "1", 0, 1], "int too large"),
+            ([], "it has no parameters"),
+        ],
+        ids=str,
+    )
+    def test_a_series_that_is_not_what_asv_writes(self, whole, told, said):
+        path = next((whole.results / "mac").glob(f"{whole.commits[3][:8]}*.json"))
+        results = json.loads(path.read_text())
+        results["results"][SECONDS] = told
+        path.write_text(json.dumps(results))
+        _, _, found = run(whole)
+        assert len(found["alerts"]) == 1
+        (problem,) = found["problems"]
+        assert f"{path.name}: {SECONDS}: " in problem
+        assert said in problem
+
+    @pytest.mark.parametrize("text", ["[" * 100_000, "null", "3", '{"version": "2"}', ""])
+    def test_no_description_of_the_benchmarks(self, whole, text):
+        (whole.results / "benchmarks.json").write_text(text)
+        _, _, found = run(whole)
+        assert len(found["alerts"]) == 1
+        assert "units and versions are not known" in found["problems"][0]
+
+    @pytest.mark.parametrize("text", ["{", '{"version": 1, "repo": ".", "branches": 5}', "[]"])
+    def test_a_configuration_that_is_none(self, whole, text):
+        whole.config.write_text(text)
+        with pytest.raises(command.UserError, match="run it from the root of a clone"):
+            run(whole)
+
+    def test_a_ledger_that_is_none(self, made):
+        slow = np.where(np.arange(COUNT) < AT, 1.0, 1.1)
+        made.add_all({COPY: nights(seed=1) * slow, LOOP: nights(seed=2) * slow})
+        for path in (made.results / "mac").glob("*-mlx*.json"):
+            path.with_suffix(".jsonl").write_text('{"what": "machine"}\n{"what": "case"}\n')
+        assert len(run(made)[2]["shifts"]) == 1
+
+    def test_names_are_printed_without_what_steers_a_terminal(self, made, capsys):
+        described = {"step.\x1b[31mX": {"unit": "\x1b[2Jparsecs", "version": "1"}, "version": 2}
+        (made.results / "benchmarks.json").write_text(json.dumps(described))
+        made.add_all({"step.\x1b[31mX": nights(size=0.1)})
+        _, printed, _ = run(made, capsys=capsys)
+        assert "more [2Jparsecs" in printed
+        assert "\x1b" not in printed
+
     def test_failed_skipped_and_infinite_values_are_gaps(self, whole):
         for number, value in ((3, None), (5, math.nan), (7, math.inf)):
             whole.add(number, {SECONDS: {CASE: value}})
