@@ -140,3 +140,24 @@ def test_the_newest_of_few_points_must_be_farther_off():
     assert np.mean(flat) < 0.005
     found = [bool(changes.newest(noise(9, seed=seed) + step(0.2, 8, 9), [0, 9])) for seed in range(100)]
     assert np.mean(found) > 0.9
+
+
+def test_a_step_brings_no_more_false_ones_than_a_flat_series_has():
+    found = [changes.changes(noise(POINTS, seed=seed) + step(0.05)) for seed in range(400)]
+    assert np.mean([len(steps) > 1 for steps in found]) < WORSE + 2 * math.sqrt(WORSE / 400)
+
+
+@pytest.mark.parametrize(("name", "other", "far"), [("NEARLY", 0.0, 0.0), ("FAR", math.inf, 0.3)])
+def test_a_step_is_located_better_for_it(monkeypatch, name, other, far):
+    """By the most likely neighbourhood, not point; and whatever a point far off beside it says."""
+    random, series = np.random.default_rng(0), []
+    for _ in range(1500):
+        values = random.normal(0, 0.02, POINTS) + far * (random.random(POINTS) < 0.05) + step(0.03)
+        series.append((values, int(np.argmax(changes.scan(values))) + SHORTEST))
+
+    def near() -> int:
+        return sum(abs(changes.located(values, first) - AT) <= 3 for values, first in series)
+
+    with_it = near()
+    monkeypatch.setattr(changes, name, other)
+    assert with_it > near() + 20
