@@ -138,22 +138,22 @@ def count(side: Side, case: str) -> Counted:
         return Failure(str(error))
 
 
-def candidates(good: Side, bad: Side, variant: str) -> tuple[list[str], dict[str, str]]:
-    """The sides after the good one, up to the bad one, that change what `variant` runs; and those that cannot be had.
+def candidates(good: Side, bad: Side, variant: str) -> list[str]:
+    """The sides after the good one, up to the bad one, that may change what `variant` runs, the oldest first.
 
-    The oldest first; the latter with why. Others cannot be the one: they run the same code with the same MLX.
+    Others cannot be the one: they run the same code with the same MLX. One that cannot be had may.
     """
-    found, skipped, last = [], {}, good
+    found, last = [], good
     for name in between(good, bad):
         try:
             side = sides.resolve(name)
-        except command.UserError as error:
-            skipped[name] = str(error)
+        except command.UserError:
+            found.append(name)
             continue
         if not sides.same(last, side, (variant, variant)):
             found.append(name)
             last = side
-    return found, skipped
+    return found
 
 
 def between(good: Side, bad: Side) -> list[str]:
@@ -271,12 +271,10 @@ def main(arguments: list[str] | None = None) -> int:
         )
         return 1
     console.print(f"{differs.case}: {differs.told}", markup=False, highlight=False)
-    commits, skipped = candidates(good, bad, differs.case.partition("/")[0])
-    if not commits:
-        raise command.UserError(f"no commit between the two can be measured: {next(iter(skipped.values()))}")
+    commits = candidates(good, bad, differs.case.partition("/")[0])
     with command.busy(f"which of {len(commits)} commits it is; at most {rows.duration(options.budget)} in all"):
         found = search(commits, differs.probe, until)
-    for line in described(commits, found, skipped):
+    for line in described(commits, found):
         console.print(line, markup=False, highlight=False)
     return 0 if len(found.likely) == 1 else 3
 
@@ -294,27 +292,24 @@ def check_order(good: Side, bad: Side) -> None:
         raise command.UserError(f"{good.name} is no ancestor of {bad.name}; name the older one first")
 
 
-def described(commits: Sequence[str], found: Found, skipped: dict[str, str]) -> list[str]:
+def described(commits: Sequence[str], found: Found) -> list[str]:
     """Which commit it is, or may be, how surely, and what could not be measured, in lines."""
     likely, visited = found.likely, sum(count > 0 for count in found.visits)
-    lines = [
-        f"{commits[number][:10]} {subject(commits[number])}: {found.chances[number]:.1%} likely" for number in likely
-    ]
+    lines = [f"{called(commits[number])}: {found.chances[number]:.1%} likely" for number in likely]
     if len(likely) > 1:
         lines.insert(0, f"one of these {len(likely)} commits; raise --budget for fewer, where they can be measured:")
     lines.append(
         f"{len(commits)} commits change what it runs; {visited} were measured, {sum(found.visits)} times in all"
     )
-    for commit, reason in [*((commits[number], reason) for number, reason in found.skipped.items()), *skipped.items()]:
-        lines.append(f"skipped {commit[:10]} {subject(commit)}: {reason}")
-    return lines
+    skipped = ((commits[number], reason) for number, reason in found.skipped.items())
+    return [*lines, *(f"skipped {called(commit)}: {reason}" for commit, reason in skipped)]
 
 
-def subject(commit: str) -> str:
-    """The first line of a commit's message: somebody's text, made printable and short. Empty for a release."""
-    if commit.startswith(sides.RELEASE):
-        return ""
-    return command.one_line(git.output("show", "--no-patch", "--format=%s", commit))[:60]
+def called(side: str) -> str:
+    """A release, or a commit's hash and the first line of its message: somebody's text, made printable and short."""
+    if side.startswith(sides.RELEASE):
+        return side
+    return f"{side[:10]} {command.one_line(git.output('show', '--no-patch', '--format=%s', side))[:60]}"
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from test_exact import BASE, MATCH, Checkout
 from scripts import bisect, command, culprit, exact, figures, pairs, sides
 from scripts.counting import Failure
 from scripts.culprit import Evidence, Skipped, certain
+from scripts.sides import Side
 
 COMMITS = [f"commit{number}" for number in range(20)]
 LATER = math.inf
@@ -106,6 +107,34 @@ def test_a_figure_is_searched_by_what_it_is_nearer_to():
     assert bisect.is_bad(1995, 1700, 2000)
     assert bisect.is_bad("float32", "bfloat16", "float16")
     assert bisect.clearest(exact.change(MATCH, BASE, Failure("no"))) is None
+
+
+def test_releases_are_searched_as_commits_are(monkeypatch):
+    """One that cannot be had may be the one; one with the same code and the same MLX cannot."""
+
+    def resolve(name: str) -> Side:
+        version = name.removeprefix("mlx==")
+        if version == "0.30.1":
+            raise command.UserError("it was yanked")
+        return Side(name, None, Path("clone"), version, sys.executable)
+
+    monkeypatch.setattr(bisect.sides, "releases", lambda: ["0.29.0", "0.29.1", "0.30.0", "0.30.1", "0.31.0", "0.32.4"])
+    monkeypatch.setattr(bisect.sides, "resolve", resolve)
+    monkeypatch.setattr(bisect.sides, "same", lambda one, other, names: (one.mlx, other.mlx) == ("0.29.1", "0.30.0"))
+    good, bad = resolve("mlx==0.29.0"), resolve("mlx==0.31.0")
+    bisect.check_order(good, bad)
+    with pytest.raises(command.UserError, match="name the older one first"):
+        bisect.check_order(bad, good)
+    found = bisect.candidates(good, bad, "compiled")
+    assert found == ["mlx==0.29.1", "mlx==0.30.1", "mlx==0.31.0"]
+
+    def probe(name: str) -> Evidence:
+        return certain(bisect.side_of(name).mlx >= "0.30.1")
+
+    lines = bisect.described(found, culprit.search(found, probe, LATER))
+    assert lines[0].startswith("one of these 2 commits")
+    assert {line.split(":")[0] for line in lines[1:3]} == {"mlx==0.30.1", "mlx==0.31.0"}
+    assert lines[-1] == "skipped mlx==0.30.1: it was yanked"
 
 
 class Planted:
