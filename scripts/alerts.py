@@ -4,7 +4,6 @@ Git joins two machines' or two nights' lines without a conflict (merge=union in 
 the events say together, whatever their order in the file.
 """
 
-import fcntl
 import hashlib
 import itertools
 import json
@@ -196,12 +195,11 @@ def changed(known: Known, event: dict[str, Any]) -> Known:
 
 
 def add(results: Path, machine: str, events: Sequence[dict[str, Any]]) -> None:
-    """Add `events` to the file of a machine, in one piece, after what others add at the same time.
+    """Add `events` to the file of a machine, in one piece; what others add at the same time stays.
 
     They count as newer than all that is there, whatever the clock says.
     """
     with (results / machine / FILE).open("a+b") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
         file.seek(0)
         told = file.read()
         newest = max(NEWEST.findall(told), default=b"").decode()

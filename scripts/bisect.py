@@ -141,10 +141,13 @@ def count(side: Side, case: str) -> Counted:
 def candidates(good: Side, bad: Side, variant: str) -> list[str]:
     """The sides after the good one, up to the bad one, that may change what `variant` runs, the oldest first.
 
-    Others cannot be the one: they run the same code with the same MLX. One that cannot be had may.
+    MLX's releases all may. A commit that leaves the variant's code as it was cannot; one that cannot be had may.
     """
+    if not good.commit:
+        low, high = Version(good.mlx), Version(bad.mlx)
+        return [f"{sides.RELEASE}{release}" for release in sides.releases() if low < Version(release) <= high]
     found, last = [], good
-    for name in between(good, bad):
+    for name in commits(good, bad):
         try:
             side = sides.resolve(name)
         except command.UserError:
@@ -156,13 +159,10 @@ def candidates(good: Side, bad: Side, variant: str) -> list[str]:
     return found
 
 
-def between(good: Side, bad: Side) -> list[str]:
-    """The sides after the good one, up to the bad one: commits that touch what a side runs, or MLX's releases."""
-    if good.commit:
-        commits = f"{good.commit}..{bad.commit}"
-        return git.output("rev-list", "--first-parent", "--reverse", commits, "--", *sides.PATHS).splitlines()
-    low, high = Version(good.mlx), Version(bad.mlx)
-    return [f"{sides.RELEASE}{release}" for release in sides.releases() if low < Version(release) <= high]
+def commits(good: Side, bad: Side) -> list[str]:
+    """The commits after the good one, up to the bad one, that touch what a side runs, the oldest first."""
+    asked = f"{good.commit}..{bad.commit}"
+    return git.output("rev-list", "--first-parent", "--reverse", asked, "--", *sides.PATHS).splitlines()
 
 
 class Difference(NamedTuple):
@@ -271,10 +271,10 @@ def main(arguments: list[str] | None = None) -> int:
         )
         return 1
     console.print(f"{differs.case}: {differs.told}", markup=False, highlight=False)
-    commits = candidates(good, bad, differs.case.partition("/")[0])
-    with command.busy(f"which of {len(commits)} commits it is; at most {rows.duration(options.budget)} in all"):
-        found = search(commits, differs.probe, until)
-    for line in described(commits, found):
+    names = candidates(good, bad, differs.case.partition("/")[0])
+    with command.busy(f"which of {many(names)} it is; at most {rows.duration(options.budget)} in all"):
+        found = search(names, differs.probe, until)
+    for line in described(names, found):
         console.print(line, markup=False, highlight=False)
     return 0 if len(found.likely) == 1 else 3
 
@@ -297,12 +297,17 @@ def described(commits: Sequence[str], found: Found) -> list[str]:
     likely, visited = found.likely, sum(count > 0 for count in found.visits)
     lines = [f"{called(commits[number])}: {found.chances[number]:.1%} likely" for number in likely]
     if len(likely) > 1:
-        lines.insert(0, f"one of these {len(likely)} commits; raise --budget for fewer, where they can be measured:")
-    lines.append(
-        f"{len(commits)} commits change what it runs; {visited} were measured, {sum(found.visits)} times in all"
-    )
+        these = many([commits[number] for number in likely])
+        lines.insert(0, f"one of these {these}; raise --budget for fewer, where they can be measured:")
+    lines.append(f"{many(commits)} may change what it runs; {visited} were measured, {sum(found.visits)} times in all")
     skipped = ((commits[number], reason) for number, reason in found.skipped.items())
     return [*lines, *(f"skipped {called(commit)}: {reason}" for commit, reason in skipped)]
+
+
+def many(names: Sequence[str]) -> str:
+    """How many commits, or releases."""
+    what = "release" if names[0].startswith(sides.RELEASE) else "commit"
+    return f"{len(names)} {what}{'s' * (len(names) > 1)}"
 
 
 def called(side: str) -> str:

@@ -1,5 +1,7 @@
 """A suspicion measured again: what is measured, what comes of it, what is remembered."""
 
+import contextlib
+import itertools
 import math
 from pathlib import Path
 
@@ -10,6 +12,7 @@ from test_detect import AT, COUNT, nights
 
 from scripts import alerts, command, confirm, detect, figures, pairs, sides
 from scripts.pairs import Failed, Pair
+from scripts.timing import Limits
 
 ROOT = Path(__file__).parent.parent
 MEMORY = "memory.Memory.track_peak_bytes"
@@ -100,6 +103,45 @@ def test_an_exact_figure_is_measured_once(made, measuring, monkeypatch):
     asked = measuring(math.log(1.5), spread=0)
     assert run(made) == 1
     assert len(asked) == 1
+
+
+def test_an_exact_figure_that_is_the_same_is_refuted(made, measuring):
+    made.add_all({KERNELS: np.repeat([4.0, 6.0], [COUNT - 1, 1])})
+    measuring(0.0, spread=0)
+    assert run(made) == 0
+    assert states(made) == [alerts.REFUTED]
+
+
+def test_members_that_cannot_be_measured_share_the_budget(made, monkeypatch):
+    for number in range(COUNT):
+        cases = {f"compiled/float32/tree{case}": nights(size=0.1, seed=case)[number] for case in range(2)}
+        made.add(number, {SECONDS: cases})
+    budgets = []
+
+    def measured(pair, metric, case, limits):
+        budgets.append(limits.budget)
+        raise Failed(["", "is gone"])
+
+    monkeypatch.setattr(sides, "resolve", lambda name: name)
+    monkeypatch.setattr(figures, "measured", measured)
+    assert run(made) == 3
+    assert len(budgets) == 2
+    assert 300 > budgets[0] > budgets[1]
+
+
+@pytest.mark.parametrize(("fails", "raises"), [([0], True), ([3], False), ([3, 5], True)])
+def test_one_pair_may_fail_after_others(monkeypatch, fails, raises):
+    taken = itertools.count()
+    random = np.random.default_rng(0)
+
+    def pair(*_):
+        if next(taken) in fails:
+            raise Failed(["", "it died"])
+        return Pair(0.1 + random.normal(0, 0.001), (1.0, 1.1), 5, 0)
+
+    monkeypatch.setattr(figures, "pair", pair)
+    with pytest.raises(Failed) if raises else contextlib.nullcontext():
+        assert figures.measured(("base", "head"), SECONDS, CASE, Limits(300, 0.05)).estimate
 
 
 def test_the_next_member_is_tried_where_one_cannot_be_measured(made, monkeypatch):

@@ -78,6 +78,14 @@ def test_one_cause_in_many_series_is_one_alert(made, capsys):
     assert "more series" in printed
 
 
+def test_two_causes_are_two_alerts(made):
+    for number in range(COUNT):
+        cases = {"one": nights(size=0.1, at=15)[number], "other": nights(size=0.1, at=45, seed=2)[number]}
+        made.add(number, {SECONDS: cases})
+    large = [alert for alert in run(made)[2]["alerts"] if alert["members"][0]["ratio"] > 1.07]
+    assert [[member["case"] for member in alert["members"]] for alert in large] == [["other"], ["one"]]
+
+
 def test_a_step_that_the_controls_share_is_the_machines(made, capsys):
     for number in range(COUNT):
         late = number >= AT
@@ -283,6 +291,12 @@ class TestBadInput:
         known = history.read(made.config, made.results)
         (one,) = history.series(known.points)
         assert len(one.values) == COUNT
+
+    def test_a_commit_that_was_measured_three_times_has_the_median(self, made):
+        for machine_pins, value in (({"mlx": "1"}, 1.0), ({"mlx": "2"}, 2.0), ({"mlx": "3"}, 9.0)):
+            made.add(3, {SECONDS: {CASE: value}}, pins=machine_pins)
+        (one,) = history.series(history.read(made.config, made.results).points)
+        assert one.values.tolist() == [2.0]
 
     def test_two_environments_are_two_series(self, made):
         for number, value in enumerate(nights()):

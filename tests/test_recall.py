@@ -60,6 +60,41 @@ def test_a_step_that_grows_is_another(made, state):
     assert run(made)[0] == 0
 
 
+def test_what_was_only_suspected_may_grow(made):
+    made.add_all({SECONDS: nights(size=0.05)})
+    name = recorded(made, alerts.UNDECIDED)
+    made.add_all({SECONDS: nights(size=0.5)})
+    code, _, found = run(made)
+    assert code == 0
+    assert [alert["alert"] for alert in found["alerts"]] == [name]
+
+
+def test_as_large_a_step_elsewhere_is_another(made):
+    made.add_all({SECONDS: nights(size=0.1, at=45, seed=2)})
+    recorded(made, alerts.REFUTED)
+    made.add_all({SECONDS: nights(size=0.1, at=15, seed=2)})
+    assert run(made)[0] == 1
+
+
+def test_of_two_that_know_it_the_open_one_speaks(made):
+    made.add_all({SECONDS: nights(size=0.05)})
+    recorded(made, alerts.REFUTED)
+    made.add_all({SECONDS: nights(size=0.5)})
+    again = run(made, "--record")[2]["alerts"][0]["alert"]
+    made.add_all({SECONDS: nights(size=0.09)})
+    (alert,) = run(made)[2]["alerts"]
+    assert (alert["alert"], alert["state"]) == (again, alerts.SUSPECTED)
+
+
+def test_a_far_larger_step_of_another_series_is_not_what_was_confirmed(made):
+    two(made, nights(size=0.1), nights(seed=2))
+    recorded(made, alerts.CONFIRMED)
+    two(made, nights(size=0.1), nights(size=1.0, seed=2))
+    code, _, found = run(made)
+    assert code == 1
+    assert {alert["state"] for alert in found["alerts"]} == {"new", alerts.CONFIRMED}
+
+
 def test_a_series_that_takes_the_same_step_later_joins_what_is_open(made):
     two(made, nights(size=0.1), nights(seed=2))
     name = recorded(made, alerts.CONFIRMED)
@@ -113,10 +148,24 @@ def test_a_machine_that_gets_faster_closes_nothing(made):
     assert [alert["alert"] for alert in found["alerts"]] == [name]
 
 
-def test_what_was_suspected_and_is_not_seen_any_more_closes_and_what_was_confirmed_is_still_told(made, capsys):
+def test_nor_does_one_that_had_become_slower_before(made):
+    slower = np.where(np.arange(COUNT) >= 20, 1.1, 1.0)
+    values = {SECONDS: nights(size=0.05, at=45), COPY: nights(seed=1), LOOP: nights(seed=2)}
+    made.add_all({name: one * slower for name, one in values.items()})
+    recorded(made, alerts.CONFIRMED)
+    assert run(made)[2]["closed"] == []
+
+
+def test_a_suspicion_that_is_not_seen_any_more_closes(made):
+    made.add_all({SECONDS: nights(size=0.1)})
+    name = recorded(made, alerts.UNDECIDED)
+    made.add_all({SECONDS: nights() * 2})
+    assert run(made)[2]["closed"] == [{"alert": name, "reason": recall.UNCLEAR}]
+
+
+def test_what_was_confirmed_and_is_not_measured_any_more_is_still_told(made, capsys):
     two(made, nights(size=0.1), nights())
     name = recorded(made, alerts.CONFIRMED)
-    made.add_all({SECONDS: nights() * 2})  # neither where it was nor where it went
     for number in range(COUNT):
         made.add(number, {SECONDS: {OTHER: float(nights()[number])}})
     _, printed, found = run(made, capsys=capsys)
@@ -185,10 +234,10 @@ class TestFile:
 
     def test_a_clock_that_was_ahead(self, made, path, name):
         path.write_text(path.read_text().replace('"when": "20', '"when": "90'))
+        say(made, alerts.CONFIRMED, name)
+        path.write_text(path.read_text().replace('"when": "20', '"when": "90'))
         say(made, alerts.ACKNOWLEDGED, name)
         assert states(made) == {name: alerts.ACKNOWLEDGED}
-        say(made, alerts.CONFIRMED, name)
-        assert states(made) == {name: alerts.CONFIRMED}
 
     def test_lines_in_any_order(self, made, path, name):
         say(made, alerts.CONFIRMED, name)
