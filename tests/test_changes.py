@@ -161,3 +161,11 @@ def test_a_step_is_located_better_for_it(monkeypatch, name, other, far):
     with_it = near()
     monkeypatch.setattr(changes, name, other)
     assert with_it > near() + 20
+
+
+def test_what_is_measured_again_lies_a_few_points_off():
+    clear = changes.Change(40, 40, 40, 0.1, 0.01, 1e-9)
+    assert clear.around(POINTS) == (36, 43)
+    assert clear._replace(low=30, high=50).around(POINTS) == (29, 50)
+    assert clear._replace(first=1, low=1, high=1).around(3) == (0, 2)
+    assert clear._replace(error=0.0).around(POINTS) == (39, 40)

@@ -105,8 +105,9 @@ def test_an_exact_figure_is_measured_once(made, measuring, monkeypatch):
     assert len(asked) == 1
 
 
-def test_an_exact_figure_that_is_the_same_is_refuted(made, measuring):
-    made.add_all({KERNELS: np.repeat([4.0, 6.0], [COUNT - 1, 1])})
+@pytest.mark.parametrize("kernels", [(4.0, 6.0), (6.0, 4.0)])
+def test_an_exact_figure_that_is_the_same_is_refuted(made, measuring, kernels):
+    made.add_all({KERNELS: np.repeat(kernels, [COUNT - 1, 1])})
     measuring(0.0, spread=0)
     assert run(made) == 0
     assert states(made) == [alerts.REFUTED]
