@@ -174,12 +174,12 @@ class Difference(NamedTuple):
 
 
 def difference(good: Side, bad: Side, options: argparse.Namespace) -> Difference | None:
-    """The clearest difference between the two; None if there is none. Raises UserError, or Undecided."""
+    """The clearest difference between the two; None if there is none. Raises UserError, or NothingFound."""
     with Counter(good) as base, Counter(bad) as head:
         found = matching.matches((good, bad), [base.variants, head.variants], options.profile, options.case)
         wanted = [match for match in found if match.both and not match.same_code(good, bad)]
         if not wanted:
-            return None
+            raise NothingFound("no commit between the two changes what these cases run; nothing was measured", 1)
         if options.metric:
             return of_metric(good, bad, options.metric, wanted, options)
         for match in wanted:
@@ -221,20 +221,24 @@ def by_time(good: Side, bad: Side, wanted: list[Match], options: argparse.Namesp
 
 
 def of_outcome(good: Side, metric: str, case: str, outcome: Outcome, min_effect: float) -> Difference | None:
-    """The difference that was measured, if it is one; None if both are the same. Raises Undecided."""
+    """The difference that was measured, if it is one; None if both are the same. Raises NothingFound."""
     known = outcome.estimate
     judged = verdict.judge({case: known}, min_effect)[case]
     if judged == verdict.SAME:
         return None
     if not known or judged == verdict.UNDECIDED:
-        raise Undecided(f"{case}: it is not clear that the two differ; raise --budget, or end other programs")
+        raise NothingFound(f"{case}: it is not clear that the two differ; raise --budget, or end other programs", 3)
     low, high = known.interval
     told = f"{metric} {known.ratio - 1:+.1%} ({low - 1:+.1%} to {high - 1:+.1%})"
     return Difference(case, told, by_pairs(good, metric, case, [pair.log for pair in outcome.pairs]))
 
 
-class Undecided(Exception):
-    """It is not known whether there is anything to search for; the message says what to do."""
+class NothingFound(Exception):
+    """There is nothing to search for, or it is not known that there is; the message says why."""
+
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 def parser() -> argparse.ArgumentParser:
@@ -256,15 +260,19 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: list[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     console = Console(width=None if sys.stdout.isatty() else command.WIDTH)
+    if options.good.startswith(sides.RELEASE) != options.bad.startswith(sides.RELEASE):
+        raise command.UserError("one is a release of MLX and the other is not; name two commits, or two releases")
+    if options.metric:
+        figures.check(options.metric)
     good, bad = sides.resolve(options.good), sides.resolve(options.bad)
     check_order(good, bad)
     until = time.monotonic() + options.budget
     try:
         with command.busy(f"how {options.good} and {options.bad} differ; seconds if the counters tell, else minutes"):
             differs = difference(good, bad, options)
-    except Undecided as error:
+    except NothingFound as error:
         console.print(str(error), markup=False, highlight=False)
-        return 3
+        return error.code
     if not differs:
         console.print(
             f"{options.good} and {options.bad} do not differ in {options.case}", markup=False, highlight=False
@@ -288,7 +296,9 @@ def check_order(good: Side, bad: Side) -> None:
     for side in (good, bad):
         if not side.commit:
             raise command.UserError(f"{side.name} is no commit; bisect searches between two commits, or two releases")
-    if good.commit == bad.commit or git.output("merge-base", str(good.commit), str(bad.commit)) != good.commit:
+    if good.commit == bad.commit:
+        raise command.UserError(f"{good.name} and {bad.name} are the same commit; name one before the change")
+    if git.output("merge-base", str(good.commit), str(bad.commit)) != good.commit:
         raise command.UserError(f"{good.name} is no ancestor of {bad.name}; name the older one first")
 
 

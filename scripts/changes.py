@@ -248,19 +248,19 @@ def deviation(residuals: Values) -> float:
 
 
 def newest(values: Values, bounds: list[int]) -> Change | None:
-    """The step up to the newest point, if that is far off its level, and farther than any point was before.
+    """The step up to the last points, too few for a scan, if they are far off their level, and farther than any before.
 
-    Where points have been far off for a night, one more is no news: then the second will tell.
+    Where points have been far off for a night, one more is no news: then the next will tell.
     """
-    levels = [values[start:end] for start, end in itertools.pairwise(bounds)]
-    last = len(values) - 1
-    if last < SETTLED or len(levels[-1]) == 1:
-        return None
-    levels[-1] = levels[-1][:-1]
-    off = values[last] - np.median(levels[-1])
-    residuals = np.concatenate([level - np.median(level) for level in levels])
-    spread, freedom = deviation(residuals), last - len(levels)
-    chance = float(stats.t.sf(off / spread, freedom)) if spread else float(off <= 0)
-    if chance > UNLIKELY or off <= residuals.max():
-        return None
-    return Change(last, last, last, float(off), spread, chance)
+    for count in range(SHORTEST - 1, 0, -1):
+        first = len(values) - count
+        levels = [values[start : min(end, first)] for start, end in itertools.pairwise(bounds)]
+        if first < SETTLED or len(levels[-1]) < count:
+            continue
+        off = values[first:].min() - np.median(levels[-1])
+        residuals = np.concatenate([level - np.median(level) for level in levels])
+        spread, freedom = deviation(residuals), first - len(levels)
+        chance = float(stats.t.sf(off / spread, freedom)) if spread else float(off <= 0)
+        if chance <= UNLIKELY and off > residuals.max():
+            return Change(first, first, len(values) - 1, float(off), spread, chance)
+    return None

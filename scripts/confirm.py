@@ -54,7 +54,9 @@ def main(arguments: list[str] | None = None) -> int:
     commits = seen.known.commits
     wanted = [one for one in seen.recalled.listed if is_wanted(one, options.alert)]
     if options.alert and not wanted:
-        raise command.UserError(f"no alert {options.alert[:20]!r} on {machine}; python -m scripts.detect lists them")
+        raise command.UserError(
+            f"no alert {options.alert[:20]!r} is seen on {machine} now; python -m scripts.detect --all lists them"
+        )
     results = []
     for one in wanted:
         name = one.name

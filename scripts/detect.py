@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from scripts import alerts, command, controls, history, recall, search
+from scripts import alerts, changes, command, controls, history, recall, search
 from scripts.alerts import Known
 from scripts.controls import Shift
 from scripts.history import History
@@ -26,6 +26,9 @@ from scripts.search import Suspicion
 
 FEW = 3
 """Members of an alert, and problems of the files, that are printed; the rest is counted."""
+
+RARELY = 1e-6
+"""A chance that need not be told exactly."""
 
 EPILOG = """examples:
   python -m scripts.detect                                  every machine below results/
@@ -43,7 +46,11 @@ def parser() -> argparse.ArgumentParser:
         "--config", type=Path, default=Path("asv.conf.json"), metavar="FILE", help="default: asv.conf.json"
     )
     parser.add_argument("--record", action="store_true", help="add what is new to results/MACHINE/alerts.jsonl")
-    parser.add_argument("--all", action="store_true", help="list what is refuted, acknowledged or closed as well")
+    parser.add_argument(
+        "--all",
+        action="store_true",
+        help="list quiet alerts as well whose step is seen; triage lists all there are",
+    )
     parser.add_argument("--json", type=command.file_path, metavar="FILE", help="also write all of it as JSON")
     return parser
 
@@ -87,10 +94,11 @@ def main(arguments: list[str] | None = None) -> int:
     if shown:
         console.print(table(shown, seen.known.commits))
         console.print()
+    closes = "is closed" if options.record else "can be closed (--record)"
     for line in [
         *summary(shown, seen),
         *(told(shift, steps) for shift, steps in seen.shifts),
-        *(f"alert {one.name} is closed: {why}" for one, why in seen.recalled.closed),
+        *(f"alert {one.name} {closes}: {why}" for one, why in seen.recalled.closed),
         *(f"alert {one.name} is {one.state}, but {why}; acknowledge it?" for one, why in seen.recalled.unseen),
         *shortened(seen.problems),
     ]:
@@ -161,9 +169,11 @@ def sure(one: Suspicion) -> str:
     """How sure a step is, in words."""
     if one.exact:
         return ", exactly"
-    if one.change.first == len(one.series.values) - 1:
-        return ", the newest point alone"
-    return f", by chance 1 in {round(1 / max(one.change.chance, 1e-6)):,}"
+    if one.change.first > len(one.series.values) - changes.SHORTEST:
+        return ", in the newest points alone"
+    if one.change.chance < RARELY:
+        return f", by chance less than 1 in {round(1 / RARELY):,}"
+    return f", by chance 1 in {round(1 / one.change.chance):,}"
 
 
 def summary(shown: Sequence[Listed], seen: Seen) -> list[str]:

@@ -1,7 +1,9 @@
 """One figure of one case, measured again on two sides: by one fresh process each."""
 
+import importlib
 import json
 import math
+import operator
 import random
 import tempfile
 import time
@@ -73,6 +75,17 @@ def ratio(base: float, head: float) -> float:
     if base == head:
         return 0.0
     return math.log(head / base) if min(base, head) > 0 else math.copysign(LIMITLESS, head - base)
+
+
+def check(metric: str) -> None:
+    """Raise UserError unless there is such a benchmark, as asv names it."""
+    module, _, name = metric.partition(".")
+    try:
+        found = operator.attrgetter(name)(importlib.import_module(f"benchmarks.{module}"))
+    except (ImportError, AttributeError, TypeError, ValueError):
+        found = None
+    if not callable(found):
+        raise command.UserError(f"no benchmark {metric[:80]!r}; write it as asv does: memory.Memory.track_peak_bytes")
 
 
 def timed(metric: str) -> bool:

@@ -56,7 +56,7 @@ def read(config: Path, results: Path, machine: str | None = None) -> History:
     """The history of the repository that asv's `config` names, below `results`. Raises UserError if there is none."""
     commits, others = branch_commits(config)
     benchmarks, unknown = known_benchmarks(results / BENCHMARKS)
-    problems = [*others, *unknown]
+    left_out: list[str] = []
     positions = {commit: position for position, commit in enumerate(commits)}
     runs: list[dict[str, Any]] = []
     rows: list[tuple[int, str, str, float]] = []
@@ -68,13 +68,13 @@ def read(config: Path, results: Path, machine: str | None = None) -> History:
             told, wrong = values(result, benchmarks)
             runs.append(about(result, positions[result.commit_hash]) | {"path": str(path)})
         except MALFORMED as error:
-            problems.append(command.one_line(f"{path}: {str(error) or type(error).__name__}"))
+            left_out.append(command.one_line(f"{path}: {str(error) or type(error).__name__}"))
             continue
         rows += [(len(runs) - 1, *one) for one in told]
-        problems += [command.one_line(f"{path}: {one}") for one in wrong]
+        left_out += [command.one_line(f"{path}: {one}") for one in wrong]
     if not rows:
-        reason = f": {problems[0]}" if problems else ""
-        raise command.UserError(f"no results below {results}{reason}; run asv, or name another --results or --machine")
+        reason = f", {len(left_out)} are left out: {left_out[0]}" if left_out else ""
+        raise command.UserError(f"no results below {results}{reason}; run asv, or name another --results or --config")
     table = pd.DataFrame(runs)
     points = pd.DataFrame(rows, columns=["run", "metric", "case", "value"])
     for name in ("metric", "case"):
@@ -83,7 +83,7 @@ def read(config: Path, results: Path, machine: str | None = None) -> History:
         points[name] = pd.Categorical(column)[points["run"]]
     points["position"] = table["position"].to_numpy()[points["run"]]
     units = {command.one_line(name): command.one_line(str(one.get("unit", ""))) for name, one in benchmarks.items()}
-    return History(points, table, commits, units, problems)
+    return History(points, table, commits, units, [*others, *unknown, *left_out])
 
 
 class Series(NamedTuple):
@@ -165,7 +165,9 @@ def branch_commits(config: Path) -> tuple[list[str], list[str]]:
         branch, *others = conf.branches
         found = repo.get_hashes_from_range(repo.get_branch_name(branch))
     except (*MALFORMED, util.ProcessError, NoSuchNameError) as error:
-        raise command.UserError(command.one_line(f"{config}: {error}") + "; run it from the root of a clone") from error
+        raise command.UserError(
+            command.one_line(f"{config}: {error}").rstrip(".") + "; run it from the root of a clone"
+        ) from error
     left_out = [command.one_line(f"branch {other}: only {branch} is searched") for other in others]
     return list(reversed(found)), left_out
 

@@ -98,9 +98,9 @@ def now(
     return current
 
 
-def match(one: Suspicion, remembered: Iterable[Known], gone: set[str], positions: Mapping[str, int]) -> Known | None:
-    """The alert that is about `one`: an open one first. A closed one is, as long as its step is gone."""
-    knowing = (known for known in remembered if known.state != alerts.CLOSED or known.name in gone)
+def match(one: Suspicion, remembered: Sequence[Known], gone: set[str], positions: Mapping[str, int]) -> Known | None:
+    """The alert that is about `one`: an open one first, then the last that began. A closed one must still be gone."""
+    knowing = (known for known in reversed(remembered) if known.state != alerts.CLOSED or known.name in gone)
     return min(
         (known for known in knowing if known.knows(one, positions)),
         key=lambda known: known.state not in alerts.OPEN,

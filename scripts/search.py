@@ -25,6 +25,7 @@ class Suspicion(NamedTuple):
     worse          whether it goes upwards: all that asv tracks is better when it is less
     before, after  the level of the series, in its unit
     good, bad      positions, in history, of the last commit surely before the step and of the first surely after it
+    likely         the same, of where it most likely is
     around         positions of the commits to measure again: a few before against a few after
     """
 
@@ -36,6 +37,7 @@ class Suspicion(NamedTuple):
     after: float
     good: int
     bad: int
+    likely: tuple[int, int]
     around: tuple[int, int]
 
     @property
@@ -110,6 +112,10 @@ def suspicion(one: Series, unit: str, step: Change, start: int, end: int) -> Sus
         float(np.median(after)),
         int(one.positions[step.low - 1]),
         int(one.positions[step.high]),
+        (
+            int(one.positions[max(step.low, step.first - changes.FEW) - 1]),
+            int(one.positions[min(step.high, step.first + changes.FEW)]),
+        ),
         (int(one.positions[first]), int(one.positions[last])),
     )
 
@@ -130,7 +136,7 @@ def exact(one: Series) -> list[Change]:
 
 
 class Alert(NamedTuple):
-    """Suspicions that have one cause, as far as history tells: on a machine, in a direction, where ranges overlap.
+    """Suspicions that have one cause, as far as history tells: on a machine, in a direction, at a place.
 
     members  the clearest first; it is the one that says where the step is
     """
@@ -156,8 +162,11 @@ class Alert(NamedTuple):
         return self.members[0].bad
 
     def may_have_caused(self, one: Suspicion) -> bool:
-        same = (one.series.machine, one.worse) == (self.machine, self.worse)
-        return same and one.good < self.bad and self.good < one.bad
+        """Whether both most likely are at the same place. Where they could be is too wide: false steps fit anywhere."""
+        if (one.series.machine, one.worse) != (self.machine, self.worse):
+            return False
+        good, bad = self.members[0].likely
+        return one.likely[0] < bad and good < one.likely[1]
 
 
 def clearest(one: Suspicion) -> tuple[bool, float, float]:

@@ -35,9 +35,13 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: list[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     console = Console(width=None if sys.stdout.isatty() else command.WIDTH)
+    if options.reason and not options.alert:
+        raise command.UserError("--reason of which alert? python -m scripts.triage NAME --reason TEXT")
     known, problems = remembered(options.results, options.machine)
     if options.alert:
         one = named(options.alert, known)
+        if one.state == alerts.CLOSED:
+            raise command.UserError(f"alert {one.name} is closed: {one.reason}; there is nothing to acknowledge")
         reason = command.one_line(options.reason or "")
         if not reason:
             raise command.UserError('say why: --reason "accepted for less memory"')
@@ -54,6 +58,8 @@ def main(arguments: list[str] | None = None) -> int:
 def remembered(results: Path, machine: str | None) -> tuple[list[Known], list[str]]:
     """The alerts of a machine, or of all, and what is wrong with their files. Raises UserError for an unknown one."""
     machines = sorted(path.parent.name for path in results.glob("*/machine.json"))
+    if not machines:
+        raise command.UserError(f"no results below {results}; name another --results")
     if machine and machine not in machines:
         raise command.UserError(f"no machine {machine!r} below {results}; there are: {', '.join(machines) or 'none'}")
     read = [alerts.read(results, name) for name in machines if machine in (None, name)]

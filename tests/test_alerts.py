@@ -99,6 +99,13 @@ def test_triage_acknowledges_with_a_reason(recorded, capsys):
         triage.main(["none", "--reason", "x", *results])
     with pytest.raises(command.UserError, match="no machine 'pro'"):
         triage.main(["--machine", "pro", *results])
+    with pytest.raises(command.UserError, match="--reason of which alert"):
+        triage.main(["--reason", "x", *results])
+    with pytest.raises(command.UserError, match="no results below"):
+        triage.main(["--results", str(recorded.folder / "none")])
+    alerts.add(recorded.results, "mac", [{"alert": name, "event": alerts.CLOSED, "reason": "it went"}])
+    with pytest.raises(command.UserError, match="is closed: it went"):
+        triage.main([name, "--reason", "x", *results])
 
 
 def test_a_file_that_is_far_too_large_is_not_read(recorded, monkeypatch):

@@ -113,6 +113,13 @@ def test_one_failed_pair_is_bad_luck_and_two_pass_a_commit_over(monkeypatch):
 def test_both_must_be_commits_and_in_order(monkeypatch):
     with pytest.raises(command.UserError, match=r"\. is no commit"):
         bisect.main([".", "HEAD", "--case", "x"])
+    with pytest.raises(command.UserError, match="HEAD and HEAD are the same commit"):
+        bisect.main(["HEAD", "HEAD", "--case", "x"])
+    with pytest.raises(command.UserError, match="name two commits, or two releases"):
+        bisect.main(["HEAD", "mlx==0.1", "--case", "x"])
+    for metric in ("nosuch", "nosuch.metric", "memory.Memory.track_nope", "memory", "..", "memory."):
+        with pytest.raises(command.UserError, match="write it as asv does"):
+            bisect.main(["HEAD~1", "HEAD", "--case", "x", "--metric", metric])
     with pytest.raises(command.UserError, match="HEAD is no ancestor of HEAD~1; name the older one first"):
         bisect.main(["HEAD", "HEAD~1", "--case", "x"])
 

@@ -169,3 +169,11 @@ def test_what_is_measured_again_lies_a_few_points_off():
     assert clear._replace(low=30, high=50).around(POINTS) == (29, 50)
     assert clear._replace(first=1, low=1, high=1).around(3) == (0, 2)
     assert clear._replace(error=0.0).around(POINTS) == (39, 40)
+
+
+def test_the_second_slow_night_points_to_the_first():
+    for last in (AT + 1, AT + 2):
+        (one,) = changes.changes((noise(POINTS, seed=2) + step(0.1))[:last])
+        assert (one.first, one.low, one.high) == (AT, AT, last - 1)
+    (one,) = changes.changes((noise(POINTS, seed=2) + step(0.1))[: AT + 3])
+    assert one.low <= AT <= one.high

@@ -94,7 +94,7 @@ def test_what_is_refuted_is_not_measured_again_unless_it_is_named(made, measurin
     (known,) = alerts.read(made.results, "mac")[0]
     assert run(made, "--alert", known.name) == 1
     assert states(made) == [alerts.CONFIRMED]
-    with pytest.raises(command.UserError, match="no alert 'none' on mac"):
+    with pytest.raises(command.UserError, match="no alert 'none' is seen on mac"):
         run(made, "--alert", "none")
 
 

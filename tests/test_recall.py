@@ -60,6 +60,27 @@ def test_a_step_that_grows_is_another(made, state):
     assert run(made)[0] == 0
 
 
+def test_night_after_night_it_is_one_alert(made):
+    slow, flat = nights(size=0.1, seed=2), nights(seed=3)
+    for number in range(COUNT):
+        made.add(number, {SECONDS: {CASE: float(slow[number]), OTHER: float(flat[number])}})
+        if number >= AT:
+            code, _, found = run(made, "--record")
+            assert code == int(number == AT), number
+            (alert,) = found["alerts"]
+            assert made.commits.index(alert["good"]) < AT <= made.commits.index(alert["bad"])
+    assert list(states(made).values()) == [alerts.SUSPECTED]
+
+
+def test_a_false_step_that_could_be_anywhere_is_not_taken_for_the_true_one(made):
+    """Its range is wide enough to hold every other step."""
+    weak = np.where(np.arange(COUNT) < 25, 1.0, 1.012)
+    two(made, nights(size=0.1, at=50, seed=2), nights(0.01, seed=4) * weak)
+    found = run(made)[2]["alerts"]
+    assert sorted(len(alert["members"]) for alert in found) == [1] * len(found)
+    assert len(found) == 2
+
+
 def test_what_was_only_suspected_may_grow(made):
     made.add_all({SECONDS: nights(size=0.05)})
     name = recorded(made, alerts.UNDECIDED)
