@@ -14,7 +14,7 @@ from typing import Any
 
 from rich.console import Console
 
-from scripts import alerts, changes, command, detect, figures, pairs, rows, sides, verdict, workers
+from scripts import alerts, changes, command, detect, figures, history, pairs, rows, sides, verdict, workers
 from scripts.recall import NEW, Listed
 from scripts.search import Alert, Suspicion
 from scripts.timing import Limits, Outcome
@@ -50,7 +50,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     machine = options.machine or platform.node()
     console = Console(width=None if sys.stdout.isatty() else command.WIDTH)
-    seen = detect.look(options.config, options.results, machine)
+    seen = detect.look(history.configuration(options.config), options.results, machine)
     commits = seen.known.commits
     wanted = [one for one in seen.recalled.listed if is_wanted(one, options.alert)]
     if options.alert and not wanted:

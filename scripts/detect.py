@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from asv.config import Config
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -69,7 +70,7 @@ class Seen(NamedTuple):
     problems: list[str]
 
 
-def look(config: Path, results: Path, machine: str | None) -> Seen:
+def look(config: Config, results: Path, machine: str | None) -> Seen:
     """Read the history, search it, and put beside what is found what was known. Raises UserError."""
     known = history.read(config, results, machine)
     found = search.search(known)
@@ -88,7 +89,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     console = Console(width=None if sys.stdout.isatty() else command.WIDTH)
     with command.busy(f"reading and searching {options.results}"):
-        seen = look(options.config, options.results, options.machine)
+        seen = look(history.configuration(options.config), options.results, options.machine)
     ended = {one.name for one, _ in seen.recalled.closed}
     shown = [one for one in seen.recalled.listed if options.all or (one.is_open and one.name not in ended)]
     if shown:

@@ -31,6 +31,8 @@ FEW = 3
 ABOUT = ("machine", "commit", "position", "measured", "path")
 """What a run has beside the machine's facts and the pins."""
 
+FROM_THE_ROOT = "; run it from the root of a clone"
+
 KEY = ["machine", "environment", "metric", "case"]
 """What is the same for all points of a series."""
 
@@ -38,7 +40,8 @@ KEY = ["machine", "environment", "metric", "case"]
 class History(NamedTuple):
     """All that was measured.
 
-    points    a row a value: machine, environment, metric, case, position (of the commit in history), value, run
+    points    a row a value: machine, environment, metric, case, position (of the commit in history), value, low, high
+              (asv's 99 % interval of the median within the run, where it has one), run
     runs      a row a result file: machine, commit, position, measured (when it began), path, what it ran on and with
     commits   every commit of the branches, the oldest first
     units     of the metrics
@@ -52,14 +55,22 @@ class History(NamedTuple):
     problems: list[str]
 
 
-def read(config: Path, results: Path, machine: str | None = None) -> History:
+def configuration(path: Path) -> Config:
+    """asv's configuration in `path`. Raises UserError."""
+    try:
+        return Config.load(str(path))
+    except MALFORMED as error:
+        raise command.UserError(command.one_line(f"{path}: {error}").rstrip(".") + FROM_THE_ROOT) from error
+
+
+def read(config: Config, results: Path, machine: str | None = None) -> History:
     """The history of the repository that asv's `config` names, below `results`. Raises UserError if there is none."""
     commits, others = branch_commits(config)
     benchmarks, unknown = known_benchmarks(results / BENCHMARKS)
     left_out: list[str] = []
     positions = {commit: position for position, commit in enumerate(commits)}
     runs: list[dict[str, Any]] = []
-    rows: list[tuple[int, str, str, float]] = []
+    rows: list[tuple[int, *Value]] = []
     for path in files(results, machine):
         try:
             result = load(path)
@@ -76,7 +87,7 @@ def read(config: Path, results: Path, machine: str | None = None) -> History:
         reason = f", {len(left_out)} are left out: {left_out[0]}" if left_out else ""
         raise command.UserError(f"no results below {results}{reason}; run asv, or name another --results or --config")
     table = pd.DataFrame(runs)
-    points = pd.DataFrame(rows, columns=["run", "metric", "case", "value"])
+    points = pd.DataFrame(rows, columns=["run", *Value._fields])
     for name in ("metric", "case"):
         points[name] = points[name].astype("category")
     for name, column in (("machine", table["machine"]), ("environment", environments(table))):
@@ -154,20 +165,17 @@ MALFORMED = (
 """What reading somebody's file may raise."""
 
 
-def branch_commits(config: Path) -> tuple[list[str], list[str]]:
+def branch_commits(config: Config) -> tuple[list[str], list[str]]:
     """The commits of the first configured branch, first parents only as asv measures them, the oldest first.
 
     And in lines what is left out: the commits of two branches have no common order. Raises UserError.
     """
     try:
-        conf = Config.load(str(config))
-        repo = get_repo(conf)
-        branch, *others = conf.branches
+        repo = get_repo(config)
+        branch, *others = config.branches
         found = repo.get_hashes_from_range(repo.get_branch_name(branch))
     except (*MALFORMED, util.ProcessError, NoSuchNameError) as error:
-        raise command.UserError(
-            command.one_line(f"{config}: {error}").rstrip(".") + "; run it from the root of a clone"
-        ) from error
+        raise command.UserError(command.one_line(f"{config.repo}: {error}").rstrip(".") + FROM_THE_ROOT) from error
     left_out = [command.one_line(f"branch {other}: only {branch} is searched") for other in others]
     return list(reversed(found)), left_out
 
@@ -200,12 +208,23 @@ def load(path: Path) -> Results:
     return Results.load(str(path), machine_name=path.parent.name)
 
 
-def values(result: Results, benchmarks: dict[str, dict[str, Any]]) -> tuple[list[tuple[str, str, float]], list[str]]:
-    """The values that a result file has (metric, case, value), and what is wrong with others, in lines.
+class Value(NamedTuple):
+    """What a result file says of a metric of a case; the interval is NaN where there is none."""
+
+    metric: str
+    case: str
+    value: float
+    low: float
+    high: float
+
+
+def values(result: Results, benchmarks: dict[str, dict[str, Any]]) -> tuple[list[Value], list[str]]:
+    """The values that a result file has, and what is wrong with others, in lines.
 
     Failed and skipped ones are left out, and those of another version of a benchmark than the suite has now.
     """
-    found, wrong = [], []
+    found: list[Value] = []
+    wrong = []
     for metric in result.get_all_result_keys():
         name, version = command.one_line(metric), benchmarks.get(metric, {}).get("version")
         try:
@@ -218,10 +237,26 @@ def values(result: Results, benchmarks: dict[str, dict[str, Any]]) -> tuple[list
             numbers = [number(value) for value in ([None] * len(cases) if told is None else told)]
             if len(numbers) != len(cases):
                 raise Unreadable(f"{len(numbers)} values of {len(cases)} case{'s' * (len(cases) != 1)}")
-            found += [(name, case, one) for case, one in zip(cases, numbers, strict=True) if one is not None]
+            within = intervals(result, metric, len(cases))
+            for case, one, (low, high) in zip(cases, numbers, within, strict=True):
+                if one is not None:
+                    found.append(Value(name, case, one, low, high))
         except MALFORMED as error:
             wrong.append(f"{name}: {error}")
     return found, wrong
+
+
+def intervals(result: Results, metric: str, count: int) -> list[tuple[float, float]]:
+    """asv's 99 % interval of each of the `count` values of a metric."""
+    stats = result._stats.get(metric) or []
+    if len(stats) != count:
+        return [(math.nan, math.nan)] * count
+    return [(limit(one, "ci_99_a"), limit(one, "ci_99_b")) for one in stats]
+
+
+def limit(stats: Any, name: str) -> float:
+    told = stats.get(name) if isinstance(stats, dict) else None
+    return float(told) if isinstance(told, int | float) and math.isfinite(told) else math.nan
 
 
 def number(value: Any) -> float | None:

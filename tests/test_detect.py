@@ -288,21 +288,21 @@ class TestBadInput:
                 {SECONDS: {CASE: value}},
                 pins={"mlx": "0.32.4", "numpy": "2"} if number == 7 else {"mlx": "0.32.4"},
             )
-        known = history.read(made.config, made.results)
+        known = history.read(history.configuration(made.config), made.results)
         (one,) = history.series(known.points)
         assert len(one.values) == COUNT
 
     def test_a_commit_that_was_measured_three_times_has_the_median(self, made):
         for machine_pins, value in (({"mlx": "1"}, 1.0), ({"mlx": "2"}, 2.0), ({"mlx": "3"}, 9.0)):
             made.add(3, {SECONDS: {CASE: value}}, pins=machine_pins)
-        (one,) = history.series(history.read(made.config, made.results).points)
+        (one,) = history.series(history.read(history.configuration(made.config), made.results).points)
         assert one.values.tolist() == [2.0]
 
     def test_two_environments_are_two_series(self, made):
         for number, value in enumerate(nights()):
             for release in ("0.31.2", "0.32.4"):
                 made.add(number, {SECONDS: {CASE: value}}, pins={"mlx": release})
-        known = history.read(made.config, made.results)
+        known = history.read(history.configuration(made.config), made.results)
         assert [one.environment for one in history.series(known.points)] == ["mlx 0.31.2", "mlx 0.32.4"]
 
     def test_a_pin_that_is_bumped_is_no_new_series(self, made):
