@@ -3,6 +3,7 @@
 # make compare  set up, say whether the working tree is slower than BASE (default HEAD), about a minute a case;
 #               CASE=REGEX chooses the cases
 # make exact    set up, count what a step does in BASE (default HEAD~1) and in the working tree, say what changed
+# make report   set up, write the HTML report of all results that are there
 # make setup    set up only: everything goes to .venv, again and again without harm
 # make lint     what `make test` checks before the tests
 #
@@ -11,7 +12,7 @@
 PYTHON ?= $(shell .venv/bin/python -c 'print(".venv/bin/python")' 2>/dev/null || echo python3)
 PROFILE ?= quick
 
-.PHONY: bench test compare exact setup lint
+.PHONY: bench test compare exact report setup lint
 
 bench: setup
 	@.venv/bin/python -m scripts.bench --profile $(PROFILE)
@@ -21,6 +22,9 @@ compare: setup
 
 exact: setup
 	@.venv/bin/python -m scripts.compare "$(or $(BASE),HEAD~1)" . --exact
+
+report: setup
+	@.venv/bin/python -m scripts.report
 
 test: setup lint
 	@.venv/bin/python -m pytest -n 2 --dist loadfile --benchmark-disable

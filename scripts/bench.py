@@ -20,8 +20,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 
 import adamw
 from benchmarks.harness import cases
-from benchmarks.harness.files import write_whole
 from scripts import command, git, ledger, table
+from scripts.report.publisher import publish
 
 LOG = Path(".asv/bench.log")
 HTML = Path(".asv/html")
@@ -131,18 +131,6 @@ def run_asv(profile: str, machine: str | None, console: Console) -> int:
             return process.returncode
 
 
-def publish(report: table.Report) -> Path:
-    """asv's site, and in it the table as one page that needs no network. Raises UserError if asv could not."""
-    done = subprocess.run([*ASV, "publish"], capture_output=True, text=True)
-    if done.returncode:
-        raise command.UserError(f"asv publish failed: {last_line(done.stdout + done.stderr)}")
-    with open(os.devnull, "w") as nowhere:
-        page = Console(width=table.WIDTH, record=True, file=nowhere)
-        table.show(report, page)
-        write_whole(HTML / "table.html", page.export_html())
-    return HTML / "index.html"
-
-
 def parser() -> argparse.ArgumentParser:
     parser = command.parser(__doc__, EPILOG)
     parser.add_argument("--profile", choices=cases.PROFILES, default="quick", help="default: quick")
@@ -161,11 +149,10 @@ def main(arguments: list[str] | None = None) -> int:
     start = time.perf_counter()
     code = run_asv(options.profile, options.machine, console)
     report = table.Report(table.newest(Path("results"), options.machine, commit))
-    index = publish(report)
+    publish(Path("asv.conf.json"))
     table.show(report, Console(width=table.WIDTH))
     print(next((line for line in reversed(LOG.read_text().splitlines()) if command.OWN_WORK in line), ""))
-    print(f"report: {index} (to view: .venv/bin/asv preview)")
-    print(f"this table as a page: {HTML / 'table.html'}")
+    print(f"report: {HTML / 'index.html'}")
     print(f"done in {time.perf_counter() - start:.0f} s")
     if options.json:
         table.write_json(report, options.json)

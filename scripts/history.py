@@ -98,7 +98,10 @@ def read(config: Config, results: Path, machine: str | None = None) -> History:
 
 
 class Series(NamedTuple):
-    """What was measured of a metric of a case on a machine, a point a commit; the arrays go with one another."""
+    """What was measured of a metric of a case on a machine, a point a commit; the arrays go with one another.
+
+    low, high  asv's 99 % interval of a value; NaN where there is none
+    """
 
     machine: str
     environment: str
@@ -106,6 +109,8 @@ class Series(NamedTuple):
     case: str
     positions: NDArray[np.int64]
     values: NDArray[np.float64]
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
     runs: NDArray[np.int64]
 
     @property
@@ -121,15 +126,15 @@ class Series(NamedTuple):
 def series(points: pd.DataFrame) -> Iterator[Series]:
     """Every series, in the order of the commits. Of several results of a commit it has the median."""
     keys = points.groupby(KEY, observed=True, sort=True)
-    one_each = (
-        points.assign(number=keys.ngroup()).groupby(["number", "position"]).agg({"value": "median", "run": "last"})
-    )
+    together = {"value": "median", "low": "min", "high": "max", "run": "last"}
+    one_each = points.assign(number=keys.ngroup()).groupby(["number", "position"]).agg(together)
     position = one_each.index.get_level_values("position").to_numpy()
-    value, run = one_each["value"].to_numpy(), one_each["run"].to_numpy()
+    columns = [one_each[name].to_numpy() for name in together]
     ends = np.flatnonzero(np.diff(one_each.index.get_level_values("number"), append=-1)) + 1
     for key, start, end in zip(keys.groups, [0, *ends], ends, strict=False):
         machine, environment, metric, case = map(str, key)
-        yield Series(machine, environment, metric, case, position[start:end], value[start:end], run[start:end])
+        value, low, high, run = (column[start:end] for column in columns)
+        yield Series(machine, environment, metric, case, position[start:end], value, low, high, run)
 
 
 def environments(runs: pd.DataFrame) -> pd.Series:

@@ -1,0 +1,79 @@
+"""The report for programs: tables as CSV and JSON, a summary in Markdown, an Atom feed, a badge."""
+
+import html
+import json
+import re
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import anybadge
+import pandas as pd
+from asv import feed
+
+from benchmarks.harness.files import write_whole
+from scripts import alerts, command
+
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
+"""What a spreadsheet would run."""
+
+MARKED = re.compile(r"[^\w\s.,/%()+-]")
+"""What Markdown may take for more than text."""
+
+FEED, BADGE, SUMMARY = "alerts.xml", "badge", "summary.md"
+
+
+def write_table(folder: Path, name: str, frame: pd.DataFrame) -> None:
+    """`name`.csv and `name`.json: an object a row."""
+    guarded = frame.copy()
+    for column in guarded.select_dtypes(include=["object", "string", "category"]):
+        guarded[column] = guarded[column].map(lambda cell: inert(cell) if isinstance(cell, str) else cell)
+    guarded.to_csv(folder / f"{name}.csv", index=False)
+    frame.to_json(folder / f"{name}.json", orient="records", double_precision=15)
+
+
+def inert(cell: str) -> str:
+    """A cell that no spreadsheet takes for a formula."""
+    return f"'{cell}" if cell.startswith(FORMULA) else cell
+
+
+def markdown(text: object) -> str:
+    """`text` so that Markdown shows it as it is, on one line."""
+    return MARKED.sub(lambda found: f"&#{ord(found.group())};", command.one_line(str(text)))
+
+
+def write_feed(path: Path, news: Sequence[Mapping[str, Any]], project: str) -> None:
+    """The confirmed alerts, each with a link to its history."""
+    entries = [
+        feed.FeedEntry(
+            command.one_line(f"{one['machine']}: {one['told'][0]}"),
+            datetime.fromisoformat(one["measured"]),
+            f"history.html#{history_link(one)}",
+            "<br>".join(html.escape(line) for line in [*one["told"], f"commits {one['good']}..{one['bad']}"]),
+            [one["alert"]],
+        )
+        for one in news
+        if one["state"] == alerts.CONFIRMED
+    ]
+    feed.write_atom(str(path), entries, project, f"{project}: confirmed changes", project, link="index.html")
+
+
+def history_link(one: Mapping[str, Any]) -> str:
+    """The part of a history's address that chooses the clearest member of an alert."""
+    from urllib.parse import urlencode
+
+    member = one["members"][0]
+    variant, _, workload = member["case"].partition("/")
+    chosen = {"machine": one["machine"], "metric": member["metric"], "workload": workload or member["case"]}
+    return urlencode(chosen | ({"variant": variant} if workload else {}))
+
+
+def write_badge(folder: Path, news: Sequence[Mapping[str, Any]]) -> None:
+    """How many confirmed changes for the worse are open: an image, and the same for shields.io."""
+    worse = sum(one["state"] == alerts.CONFIRMED and one["worse"] for one in news)
+    told, shade = f"{worse} slower or larger" if worse else "nothing slower", "#b22222" if worse else "#2e7d32"
+    image = anybadge.Badge("AdamW", told, default_color=shade).badge_svg_text
+    write_whole(folder / f"{BADGE}.svg", image)
+    shield = {"schemaVersion": 1, "label": "AdamW", "message": told, "color": shade}
+    write_whole(folder / f"{BADGE}.json", json.dumps(shield) + "\n")

@@ -1,0 +1,43 @@
+"""asv's plugin that adds the report to what `asv publish` writes, named in asv.conf.json; and that command."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from asv import util
+from asv.console import log
+from asv.publishing import OutputPublisher
+
+from scripts import command
+
+
+class Report(OutputPublisher):
+    """Comes last: it moves asv's own page, and reads the results itself."""
+
+    name = "report"
+    button_label = "Report"
+    description = "How far every AdamW is from the roofline"
+
+    @classmethod
+    def publish(cls, conf: Any, repo: Any, benchmarks: Any, graphs: Any, revisions: Any) -> None:
+        from scripts.report import shells, site  # they take a while to import, and every asv command loads its plugins
+
+        html = Path(conf.html_dir)
+        for benchmark in benchmarks.values():
+            benchmark["less_is_better"] = True  # asv-tachyon takes every tracked figure for a rate otherwise
+        try:
+            shells.install(html)
+            site.build(conf, Path(conf.results_dir), html)
+        except OSError as error:
+            raise util.UserError(f"cannot write the report below {html}: {error.strerror}") from error
+        log.info(f"report: {html / 'index.html'}")
+
+
+def publish(config: Path, html: Path | None = None) -> None:
+    """Have asv write its site and the report, into `html` or where the configuration says. Raises UserError."""
+    asked = [sys.executable, "-m", "asv", "publish", "--no-pull", "--config", str(config)]
+    done = subprocess.run([*asked, *(["--html-dir", str(html)] if html else [])], capture_output=True, text=True)
+    if done.returncode:
+        lines = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()] or ["no reason given"]
+        raise command.UserError(f"asv publish failed: {command.one_line(lines[-1])}")

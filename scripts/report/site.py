@@ -1,0 +1,274 @@
+"""Build the report: gather what was measured, write it as data, pages and exports."""
+
+import json
+import shutil
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jinja2
+import pandas as pd
+import vl_convert
+from asv.config import Config
+
+from benchmarks.harness.files import write_whole
+from scripts import command, detect, history
+from scripts.detect import Seen
+from scripts.history import Series
+from scripts.report import attribution, charts, exports, intensity, limits, news, shells, timeline, trust
+from scripts.report import newest as newest_runs
+from scripts.report.newest import Newest
+
+HERE = Path(__file__).parent
+STATIC, TEMPLATES = HERE / "static", HERE / "templates"
+
+PAGES = {
+    "index": "Overview",
+    "roofline": "Roofline",
+    "time": "Where the time goes",
+    "history": "History",
+    "memory": "Memory and accuracy",
+    "trust": "Trust",
+    "data": "Data",
+}
+"""The pages' files and what they are called."""
+
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; style-src-attr 'unsafe-inline'; img-src 'self' data:; "
+    "base-uri 'none'; form-action 'none'"
+)
+"""The content security policy. Vega interprets its expressions, so no script is made of text; the SVG it draws has
+style attributes, which are all that is allowed inline."""
+
+VEGA = "window.vegaEmbed = vegaEmbed;"
+
+SOME_PROBLEMS = 50
+"""Lines about unreadable files that are shown; the rest is counted."""
+
+
+class Gathered(NamedTuple):
+    """What the report is about.
+
+    seen    the history and its alerts; None where there is no result, and `problems` says why
+    series  all of them
+    """
+
+    seen: Seen | None
+    series: list[Series]
+    newest: list[Newest]
+    news: list[dict[str, Any]]
+    problems: list[str]
+
+
+def gather(config: Config, results: Path) -> Gathered:
+    try:
+        seen = detect.look(config, results, None)
+    except command.UserError as error:
+        return Gathered(None, [], [], [], [str(error)])
+    found = newest_runs.newest(seen.known)
+    problems = [*seen.problems, *(line for one in found for line in one.problems)]
+    return Gathered(seen, list(history.series(seen.known.points)), found, news.news(seen), problems)
+
+
+def build(config: Config, results: Path, html: Path) -> None:
+    """Write the report into `html`, beside what asv wrote there. Raises OSError if it cannot be written."""
+    gathered = gather(config, results)
+    data, tables = html / "data", html / "tables"
+    for folder in (data / "series", tables):
+        folder.mkdir(parents=True, exist_ok=True)
+    rows = trust_rows(gathered, results)
+    shared = about(config, gathered)
+    provide(data, "charts", charts.every())
+    provide(data, "newest", bounded(shared | newest_data(gathered)))
+    provide(data, "trust", bounded(shared | rows | {"shifts": shifts(gathered)}))
+    provide(data, "history", bounded(shared | history_data(config, gathered, data)))
+    write_tables(tables, gathered, rows)
+    exports.write_feed(html / exports.FEED, gathered.news, command.one_line(config.project))
+    exports.write_badge(html, gathered.news)
+    shutil.copytree(STATIC, html / "report", dirs_exist_ok=True)
+    write_whole(html / "report" / "vega.js", vl_convert.javascript_bundle(VEGA))
+    write_pages(html, shared, gathered, sorted(path.name for path in tables.iterdir()))
+
+
+def provide(folder: Path, name: str, data: Any) -> None:
+    """Data as a script: a page that was opened from a file may load that and nothing else."""
+    path = folder / f"{name}.js"
+    write_whole(path, f"report.provide({json.dumps(name)}, {json.dumps(command.finite(data), allow_nan=False)});\n")
+
+
+def bounded(data: Any) -> Any:
+    """`data` with every text on one line and of a bounded length."""
+    if isinstance(data, dict):
+        return {command.one_line(str(key)): bounded(value) for key, value in data.items()}
+    if isinstance(data, list | tuple):
+        return [bounded(value) for value in data]
+    return command.one_line(data) if isinstance(data, str) else data
+
+
+def about(config: Config, gathered: Gathered) -> dict[str, Any]:
+    """What every page says at its foot, and how it links to a commit."""
+    url = str(config.show_commit_url)
+    more = len(gathered.problems) - SOME_PROBLEMS
+    return {
+        "project": config.project,
+        "built": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit_url": url if url.startswith(("https://", "http://")) else "",
+        "problems": [*gathered.problems[:SOME_PROBLEMS], *([f"and {more} more"] if more > 0 else [])],
+    }
+
+
+def columns(frame: pd.DataFrame) -> dict[str, Any]:
+    """A frame as JSON, each name once."""
+    plain = frame.astype(object).where(frame.notna(), None)
+    return {"columns": list(plain.columns), "rows": plain.to_numpy().tolist()}
+
+
+def newest_data(gathered: Gathered) -> dict[str, Any]:
+    return {
+        "machines": [
+            {
+                "machine": one.machine,
+                "commit": one.run["commit"],
+                "file": one.run["path"],
+                "measured": datetime.fromtimestamp(one.run["measured"], UTC).isoformat(timespec="seconds"),
+                "described": describe(one),
+                "problems": one.problems,
+                "cases": columns(one.cases),
+                "missing": columns(one.missing),
+                "limits": limits.limits(one),
+            }
+            for one in gathered.newest
+        ],
+        "news": [{key: value for key, value in one.items() if key != "members"} | link(one) for one in gathered.news],
+        "shifts": shifts(gathered),
+        "how": attribution.HOW,
+        "operations": intensity.OPERATIONS,
+    }
+
+
+def link(one: dict[str, Any]) -> dict[str, str]:
+    return {"link": f"history.html#{exports.history_link(one)}"}
+
+
+def describe(one: Newest) -> list[str]:
+    """On what a run was measured and against what."""
+    if not one.host:
+        said = [f"{name} {one.run[name]}" for name in ("cpu", "os", "mlx") if isinstance(one.run.get(name), str)]
+        return [", ".join(said), "ceiling: none known, no ledger lies beside the results"]
+    settings, spec = one.host["settings"], one.host["spec"]
+    known = sorted(set(one.cases["ceiling"])) if "ceiling" in one.cases else []
+    return [
+        one.host["description"],
+        f"mlx {settings['mlx']}, Python {settings['python']}",
+        "ceiling: " + ("; in another run: ".join(known) or "none measured"),
+        f"vendor's ceiling: {spec['gigabytes_per_second']:g} GB/s ({spec['source']})"
+        if spec
+        else "vendor's ceiling: none known for this device",
+    ]
+
+
+def shifts(gathered: Gathered) -> list[str]:
+    return news.shifts(gathered.seen) if gathered.seen else []
+
+
+def trust_rows(gathered: Gathered, results: Path) -> dict[str, list[dict[str, Any]]]:
+    if not gathered.seen:
+        return {"calibration": [], "noise": [], "controls": [], "environments": []}
+    known = gathered.seen.known
+    calibrations, problems = trust.calibrations(results, sorted(known.runs["machine"].unique()))
+    gathered.problems.extend(problems)
+    return {
+        "calibration": calibrations,
+        "noise": trust.noise(gathered.series, known.units),
+        "controls": trust.control_rows(gathered.series, known),
+        "environments": trust.environments(known),
+    }
+
+
+def history_data(config: Config, gathered: Gathered, folder: Path) -> dict[str, Any]:
+    """The index of all series; they themselves are written piece by piece."""
+    if not gathered.seen:
+        return {"series": {}, "units": {}, "commits": [], "runs": [], "changes": []}
+    known = gathered.seen.known
+    index: timeline.Index = {}
+    for key, ours in timeline.pieces(gathered.series):
+        machine, metric, workload = key
+        name = timeline.name(key)
+        write_piece(folder, f"series/{name}", ours)
+        told = {"piece": name, "variants": sorted({one["variant"] for one in ours})}
+        index.setdefault(machine, {}).setdefault(metric, {})[workload] = told
+    commits = timeline.commits(config, known.commits)
+    shells.tell(folder.parent, {one["hash"]: one["subject"] for one in commits})
+    return {
+        "series": index,
+        "units": known.units,
+        "commits": commits,
+        "runs": timeline.runs(known),
+        "changes": [
+            {key: one[key] for key in ("alert", "state", "machine", "worse", "good", "bad", "position")}
+            | {key: member[key] for key in ("metric", "case", "environment")}
+            | {"told": told}
+            for one in gathered.news
+            for member, told in zip(one["members"], one["sizes"], strict=True)
+        ],
+    }
+
+
+def write_piece(folder: Path, name: str, data: list[dict[str, Any]]) -> None:
+    text = json.dumps(data, separators=(",", ":"), allow_nan=False)
+    (folder / f"{name}.js").write_text(f"report.provide({json.dumps(name)}, {text});\n")
+
+
+def write_tables(folder: Path, gathered: Gathered, rows: dict[str, list[dict[str, Any]]]) -> None:
+    """Every table of the report for programs."""
+    frames = {
+        "cases": joined(one.cases for one in gathered.newest),
+        "missing": joined(one.missing for one in gathered.newest),
+        "alerts": pd.DataFrame(
+            [
+                {key: one[key] for key in ("alert", "state", "machine")} | member
+                for one in gathered.news
+                for member in one["members"]
+            ]
+        ),
+        **{name: pd.DataFrame(told) for name, told in rows.items()},
+    }
+    if gathered.seen:
+        frames["runs"] = gathered.seen.known.runs
+    for name, frame in frames.items():
+        exports.write_table(folder, name, frame)
+
+
+def joined(frames: Iterable[pd.DataFrame]) -> pd.DataFrame:
+    some = [frame for frame in frames if not frame.empty]
+    return pd.concat(some, ignore_index=True) if some else pd.DataFrame()
+
+
+def write_pages(html: Path, shared: dict[str, Any], gathered: Gathered, tables: list[str]) -> None:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
+    )
+    for name, title in PAGES.items():
+        told = bounded(shared) | {
+            "page": name,
+            "title": title,
+            "pages": PAGES,
+            "policy": POLICY,
+            "tables": tables,
+            "how": attribution.HOW,
+            "operations": intensity.OPERATIONS,
+            "classic": shells.CLASSIC,
+            "tachyon": shells.TACHYON,
+            "feed": exports.FEED,
+            "anything": bool(gathered.newest),
+        }
+        write_whole(html / f"{name}.html", environment.get_template(f"{name}.html").render(told))
+    plain = jinja2.Environment(loader=jinja2.FileSystemLoader(TEMPLATES), trim_blocks=True, lstrip_blocks=True)
+    plain.filters["markdown"] = exports.markdown
+    summary = plain.get_template("summary.md")
+    told = [(one, describe(one), one.cases.to_dict("records"), one.missing) for one in gathered.newest]
+    write_whole(
+        html / exports.SUMMARY,
+        summary.render(machines=told, news=gathered.news, shifts=shifts(gathered), problems=shared["problems"]),
+    )
