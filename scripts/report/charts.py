@@ -20,6 +20,9 @@ SOURCE = [alt.Tooltip("commit:N"), alt.Tooltip("file:N", title="result file")]
 
 Chart = alt.Chart | alt.LayerChart | alt.FacetChart
 
+TOLD: dict[str, str] = {"tooltip": "told:N", "description": "told:N"}
+"""What a line says of itself, to those who hover and to screen readers."""
+
 CELL = 64
 HEIGHT = 340
 ACROSS = alt.AutoSizeParams(type="fit-x", contains="padding")
@@ -74,14 +77,15 @@ def heat() -> Chart:
         legend=alt.Legend(title="of the ceiling", format=".0%", orient="bottom", direction="horizontal"),
     )
     measured = place.transform_filter(known).mark_rect(stroke="white").encode(color=share, tooltip=CASE)
+    absent = [alt.Tooltip("case:N"), alt.Tooltip("state:N"), alt.Tooltip("why:N"), alt.Tooltip("notes:N"), *SOURCE]
     unknown = (
         place.transform_filter(f"!{known}")
         .mark_rect(fill=GREY, fillOpacity=0.15, stroke=GREY, strokeDash=[3, 3])
-        .encode(tooltip=[alt.Tooltip("case:N"), alt.Tooltip("state:N"), alt.Tooltip("why:N"), *SOURCE])
+        .encode(tooltip=absent)
     )
     dark = alt.condition("datum.ceiling_fraction > 0.55", alt.value("black"), alt.value("white"))
-    written = place.transform_filter(known).mark_text(fontSize=12).encode(text="label:N", color=dark)
-    beside = place.transform_filter(f"!{known}").mark_text(fontSize=11).encode(text="label:N")
+    written = place.transform_filter(known).mark_text(fontSize=12).encode(text="label:N", color=dark, tooltip=CASE)
+    beside = place.transform_filter(f"!{known}").mark_text(fontSize=11).encode(text="label:N", tooltip=absent)
     return alt.layer(measured, unknown, written, beside).properties(width=alt.Step(CELL), height=alt.Step(28))
 
 
@@ -101,16 +105,25 @@ def sizes() -> Chart:
         .mark_point(filled=True, size=70)
         .encode(x=across, y=up, color=colour("variant", "variant"), shape=shape("precision", "precision"), tooltip=CASE)
     )
-    cache = named("cache").mark_rect(fill=GREY, opacity=0.15).encode(x="start:Q", x2="end:Q", tooltip="told:N")
+    cache = named("cache").mark_rect(fill=GREY, opacity=0.15).encode(x="start:Q", x2="end:Q", **TOLD)
     roof = (
         named("ceilings")
         .mark_rule(strokeWidth=2)
-        .encode(y="gigabytes_per_second:Q", strokeDash=alt.StrokeDash("kind:N", title="limit"), tooltip="told:N")
+        .encode(
+            y="gigabytes_per_second:Q",
+            strokeDash=alt.StrokeDash("kind:N", title="limit"),
+            **TOLD,
+        )
     )
     slope = (
         named("launch")
         .mark_line(strokeWidth=2, color=GREY)
-        .encode(x="resident_bytes:Q", y="gigabytes_per_second:Q", strokeDash="kind:N", tooltip="told:N")
+        .encode(
+            x="resident_bytes:Q",
+            y="gigabytes_per_second:Q",
+            strokeDash="kind:N",
+            **TOLD,
+        )
     )
     return alt.layer(cache, roof, slope, points).properties(width="container", height=HEIGHT)
 
@@ -131,7 +144,7 @@ def intensity() -> Chart:
             x="operations_per_byte:Q",
             y="gigaoperations_per_second:Q",
             strokeDash=alt.StrokeDash("kind:N", title="limit"),
-            tooltip="told:N",
+            **TOLD,
         )
     )
     told = [CASE[0], figure("operations_per_byte", "operations a byte", ".3~g"), *CASE[1:]]
@@ -209,6 +222,7 @@ def history(by_date: bool) -> Chart:
             x=field,
             color=alt.condition("datum.worse", alt.value(COLOURS[1]), alt.value(COLOURS[2])),
             tooltip=[alt.Tooltip("told:N", title="change"), "state:N", "alert:N", "commits:N"],
+            description="spoken:N",
         )
     )
     bumps = (
@@ -239,7 +253,7 @@ def memory() -> Chart:
         color=alt.Color("kind:N", sort=None, title=None, scale=alt.Scale(range=COLOURS)),
         tooltip=[*told, *SOURCE],
     )
-    ideal = named("ideal").mark_rule(strokeWidth=2, strokeDash=[4, 3]).encode(x="megabytes:Q", tooltip="told:N")
+    ideal = named("ideal").mark_rule(strokeWidth=2, strokeDash=[4, 3]).encode(x="megabytes:Q", **TOLD)
     return alt.layer(bars, ideal).properties(width="container", height=alt.Step(11), autosize=ACROSS)
 
 

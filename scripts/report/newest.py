@@ -54,10 +54,11 @@ def of_run(run: dict[str, Any], known: History) -> Newest:
     failures: dict[str, str] = {}
     try:
         report = table.Report(path.with_suffix(".jsonl"))
-        host, failures = report.host, report.failures
+        failures = report.failures
         rows = [row(case, entries, report) for case, entries in report.cases.items()]
+        host = report.host
     except (command.UserError, *MALFORMED) as error:
-        problems.append(command.one_line(f"{path.with_suffix('.jsonl')}: {error}"))
+        problems.append(command.one_line(f"{path.with_suffix('.jsonl')}: {str(error) or type(error).__name__}"))
     if not rows:
         rows = bare(known, run)
         problems += [NO_LEDGER] * bool(rows)
@@ -138,8 +139,9 @@ def missing(path: Path, failures: dict[str, str], host: dict[str, Any]) -> list[
     with suppress(*MALFORMED):  # it was read before; what happened to it since, the next report tells
         states = unmeasured(history.load(path)) | states
     memory = host.get("machine", {}).get("memory_bytes")
+    told = {case: command.one_line(why.removeprefix(f"{case}: ")) for case, why in failures.items()}
     return [
-        named(case) | {"state": state, "why": command.one_line(failures.get(case, "")) or reason(case, state, memory)}
+        named(case) | {"state": state, "why": told.get(case) or reason(case, state, memory)}
         for case, state in sorted(states.items())
     ]
 

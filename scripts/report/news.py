@@ -36,6 +36,7 @@ def entry(one: Listed, seen: Seen) -> dict[str, Any]:
         "measured": first_seen(one, seen),
         "told": lines,
         "members": [detect.member(step, commits) for step in alert.members],
+        "places": [int(step.series.positions[step.change.first]) for step in alert.members],
         "sizes": [f"{step.words} {step.size}" for step in alert.members],
     }
 

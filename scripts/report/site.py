@@ -206,11 +206,11 @@ def history_data(config: Config, gathered: Gathered, folder: Path) -> dict[str, 
         "commits": commits,
         "runs": timeline.runs(known),
         "changes": [
-            {key: one[key] for key in ("alert", "state", "machine", "worse", "good", "bad", "position")}
-            | {key: member[key] for key in ("metric", "case", "environment")}
-            | {"told": told}
+            {key: one[key] for key in ("alert", "state", "machine", "worse")}
+            | {key: member[key] for key in ("metric", "case", "environment", "good", "bad")}
+            | {"position": place, "told": told}
             for one in gathered.news
-            for member, told in zip(one["members"], one["sizes"], strict=True)
+            for member, place, told in zip(one["members"], one["places"], one["sizes"], strict=True)
         ],
     }
 

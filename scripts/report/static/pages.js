@@ -110,6 +110,7 @@ const pages = {
       && inRange(one.position)
       && shown.some((other) => one.case === [other.variant, workload].filter(Boolean).join("/")))
       .map((one) => ({ ...one, date: data.commits[one.position].date, told: `${one.case}: ${one.told}`,
+        spoken: `${one.state}: ${one.case}: ${one.told}`,
         commits: `${one.good.slice(0, 8)}..${one.bad.slice(0, 8)}` }));
     const unit = data.units[metric] ?? "";
     document.getElementById("unit").textContent = metric ? `${metric}, in ${unit || "no unit"}: less is better.` : "";

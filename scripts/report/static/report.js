@@ -150,6 +150,8 @@ const report = (() => {
       tooltip: { disableDefaultStyle: true }, loader: { target: "_self" },
     });
     place.view = made.view;
+    // What has no mark has nothing to say; a screen reader would stop at it all the same.
+    for (const empty of inside.querySelectorAll("[role=graphics-symbol]:empty")) empty.setAttribute("aria-hidden", "true");
   }
 
   const draw = (id, name, datasets, nothing) => panels(id, name, [["", datasets]], nothing);

@@ -1,0 +1,218 @@
+"""What the report says is what the results say: each figure is computed again here, from the result files alone."""
+
+import base64
+import csv
+import hashlib
+import json
+import re
+import statistics
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import numpy as np
+import pytest
+import sites
+from hypothesis import given
+from hypothesis import strategies as some
+from synthetic import SECONDS, History
+
+from scripts import alerts
+from scripts.history import Series
+from scripts.report import attribution, exports, newest, shells, site, timeline, trust
+
+ATOM = {"atom": "http://www.w3.org/2005/Atom"}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> History:
+    return sites.two_machines(tmp_path_factory.mktemp("site"))
+
+
+@pytest.fixture(scope="module")
+def html(made) -> Path:
+    return sites.built(made)
+
+
+def provided(path: Path) -> object:
+    """The data that a page would load."""
+    text = path.read_text()
+    assert text.startswith("report.provide(")
+    return json.loads(f"[{text.removeprefix('report.provide(').rstrip().removesuffix(');')}]")[1]
+
+
+def table(html: Path, name: str) -> list[dict]:
+    return json.loads((html / "tables" / f"{name}.json").read_text())
+
+
+def test_figures_are_those_of_the_ledger(html):
+    rows = table(html, "cases")
+    mac = [row for row in rows if row["machine"] == "mac-studio"]
+    assert {row["case"] for row in mac} == set(sites.CASES)
+    for row in mac:
+        entries = [json.loads(line) for line in Path(row["file"]).with_suffix(".jsonl").read_text().splitlines()]
+        (entry,) = [one for one in entries if one.get("case") == row["case"] and one["what"] == "case"]
+        seconds = statistics.median(entry["measurement"]["step"]["seconds"])
+        assert row["commit"] == entries[0]["commit"]
+        assert row["milliseconds"] == pytest.approx(seconds * 1e3)
+        assert row["gigabytes_per_second"] == pytest.approx(entry["ideal_bytes"] / seconds / 1e9)
+        assert row["ceiling_fraction"] == pytest.approx(
+            entry["ideal_bytes"] / seconds / entry["ceiling"]["bytes_per_second"]
+        )
+        assert row["peak_ratio"] == pytest.approx(2)
+        assert row["error"] == entry["measurement"]["error"]
+        assert row["operations_per_byte"] == pytest.approx(13 * entry["parameters"] / entry["ideal_bytes"])
+
+
+def test_the_parts_are_the_measurement(html):
+    for row in table(html, "cases"):
+        if row["machine"] != "mac-studio":
+            continue
+        launch, ceiling, leaves = sites.MACHINE["launch"], 340e9, row["leaves"]
+        parts = {name: row[f"{name.replace(' ', '_')}_milliseconds"] for name in attribution.HOW}
+        assert sum(parts.values()) == pytest.approx(row["milliseconds"])
+        roofline = launch["fixed"] + launch["each"] * leaves + row["ideal_bytes"] / ceiling
+        assert parts[attribution.ROOFLINE] == pytest.approx(1e3 * roofline)
+        assert parts[attribution.TRAFFIC] == pytest.approx(250 * row["ideal_bytes"] / ceiling, rel=1e-6)
+        assert parts[attribution.LAUNCHES] == pytest.approx(1e3 * launch["each"] * (150 - leaves))
+        assert parts[attribution.HOST] == pytest.approx(0.1)
+
+
+def test_a_machine_without_a_ledger_has_asvs_seconds_and_says_so(html):
+    pc = [row for row in table(html, "cases") if row["machine"] == "pc"]
+    assert {row["case"] for row in pc} == set(sites.CASES)
+    (told,) = {row["file"] for row in pc}
+    ((values, (names,), *_),) = [json.loads(Path(told).read_text())["results"][SECONDS]]
+    known = dict(zip((name.strip("'") for name in names), values, strict=True))
+    assert all(row["milliseconds"] == pytest.approx(1e3 * known[row["case"]]) for row in pc)
+    (about,) = [one for one in provided(html / "data/newest.js")["machines"] if one["machine"] == "pc"]
+    assert newest.NO_LEDGER in about["problems"]
+    assert about["limits"] == {"cache": [], "ceilings": [], "launch": [], "roofs": []}
+
+
+def test_what_is_missing_is_named_with_its_reason(html):
+    missing = {(row["machine"], row["case"]): (row["state"], row["why"]) for row in table(html, "missing")}
+    assert missing["mac-studio", sites.FAILED] == ("failed", "w is off by 0.1, accepted is 4e-06")
+    assert missing["mac-studio", sites.SKIPPED] == ("skipped", "only the profile full has it")
+    assert missing["pc", sites.FAILED][0] == "failed"
+    assert len(missing) == 4
+
+
+def test_every_point_of_the_history_is_in_a_piece(made, html):
+    data = provided(html / "data/history.js")
+    assert [one["hash"] for one in data["commits"]] == made.commits
+    count = 0
+    for machine, metrics in data["series"].items():
+        for metric, workloads in metrics.items():
+            for workload, told in workloads.items():
+                for one in provided(html / f"data/series/{told['piece']}.js"):
+                    case = "/".join(filter(None, (one["variant"], workload)))
+                    for place, position in enumerate(one["positions"]):
+                        file = json.loads(Path(data["runs"][one["runs"][place]]["file"]).read_text())
+                        values, (names,), *_ = file["results"][metric]
+                        value = values[names.index(repr(case))]
+                        assert file["commit_hash"] == made.commits[position]
+                        assert file["params"]["machine"] == machine
+                        assert one["values"][place] == pytest.approx(value, rel=1e-5)
+                        assert one["low"][place] == pytest.approx(0.99 * value, rel=1e-5)
+                        if metric == SECONDS:
+                            assert one["roofline"][place] == pytest.approx(sites.CASES[case] / 2, rel=1e-4)
+                        count += 1
+    assert count == 2 * sites.COUNT * (3 * len(sites.CASES) + 2)
+
+
+def test_the_confirmed_change_comes_first_in_words_and_in_the_feed(made, html):
+    first = provided(html / "data/newest.js")["news"][0]
+    assert (first["state"], first["machine"], first["worse"]) == (alerts.CONFIRMED, "mac-studio", True)
+    size = float(re.match(rf"{sites.SLOWER}: slower \+([0-9.]+)% ", first["told"][0])[1])
+    assert size == pytest.approx(20, abs=2)
+    feed = ET.parse(html / exports.FEED)
+    (entry,) = feed.findall("atom:entry", ATOM)
+    assert sites.SLOWER in entry.find("atom:title", ATOM).text
+    good, bad = map(made.commits.index, re.findall("[0-9a-f]{40}", entry.find("atom:content", ATOM).text))
+    assert good < sites.STEP <= bad
+    assert entry.find("atom:link", ATOM).get("href") == first["link"]
+    assert json.loads((html / "badge.json").read_text())["message"] == "1 slower or larger"
+    assert "1 slower or larger" in (html / "badge.svg").read_text()
+
+
+def test_tables_are_the_same_as_csv_and_as_json(html):
+    names = {path.stem for path in (html / "tables").iterdir()}
+    assert {"cases", "missing", "alerts", "runs", "calibration", "noise", "controls", "environments"} == names
+    for name in names:
+        with (html / "tables" / f"{name}.csv").open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        told = table(html, name)
+        assert len(rows) == len(told) > 0
+        assert list(rows[0]) == list(told[0])
+        for row, same in zip(rows, told, strict=True):
+            for key, value in same.items():
+                written = "" if value is None else value
+                assert row[key] == str(written) or float(row[key]) == pytest.approx(value)
+
+
+def test_the_summary_has_every_case_and_what_changed(html):
+    text = (html / exports.SUMMARY).read_text()
+    assert text.count("\n| float32/") == 2 * 4
+    assert "- **confirmed** (mac-studio, " in text
+    assert "- FAILED split/float32/two_leaves: w is off by 0.1" in text
+
+
+def test_noise_is_what_was_put_in_whatever_steps_there_are():
+    logs = np.random.default_rng(1).normal(0, 0.005, 500) + 0.5 * (np.arange(500) >= 200)
+    none = np.full(500, np.nan)
+    places = np.arange(500)
+    (told,) = trust.noise(
+        [Series("mac", "", SECONDS, "a/b/c", places, np.exp(logs), none, none, places)], {SECONDS: "seconds"}
+    )
+    assert told["noise"] == pytest.approx(0.005, rel=0.15)
+
+
+def test_the_environment_log_has_the_other_mlx(made, html):
+    (bump,) = [row for row in table(html, "environments") if row["what"] == "mlx" and row["was"]]
+    assert (bump["is"], bump["was"], bump["commit"]) == ("0.32.4", "0.31.0", made.commits[sites.BUMP])
+
+
+@given(some.text())
+def test_markdown_takes_no_text_for_more(text):
+    shown = exports.markdown(text)
+    assert not set(shown) & set("|<>[]*`\\\"'@!~\n\r")
+    assert len(shown) <= 300 * 10
+
+
+@pytest.mark.parametrize("cell", ["=1+1", "+1", "-cmd", "@x", "\tx"])
+def test_no_cell_is_a_formula(cell):
+    assert exports.inert(cell) == f"'{cell}"
+    assert exports.inert(f"a{cell}") == f"a{cell}"
+
+
+@given(some.tuples(some.text(), some.text(), some.text()))
+def test_a_pieces_name_is_safe(key):
+    assert timeline.name(key).isalnum()
+    assert len(timeline.name(key)) == 16
+
+
+def test_the_policy_lets_nothing_in():
+    assert "unsafe-eval" not in site.POLICY
+    assert "script-src 'self';" in site.POLICY
+    assert "'unsafe-inline'" not in site.POLICY.replace("style-src-attr 'unsafe-inline'", "")
+
+
+def test_asvs_libraries_are_the_ones_it_asks_for():
+    import asv
+
+    page = (Path(asv.__file__).parent / "www" / "index.html").read_text()
+    assert "https://" in page
+    told = shells.offline(page)
+    assert set(shells.ELSEWHERE.findall(told)) == set()
+    same = []
+    for name, kind, told in re.findall(r'/([^/"]+)" integrity="(sha256|sha512)-([^"]+)"', page):
+        path = shells.LIBRARIES / name
+        if path.exists() and base64.b64encode(hashlib.new(kind, path.read_bytes()).digest()).decode() == told:
+            same.append(name)
+    assert sorted(same) == [
+        "bootstrap.min.css",
+        "bootstrap.min.js",
+        "jquery-3.3.1.min.js",
+        "jquery.flot.orderBars.js",
+        "md5.min.js",
+    ]
