@@ -6,6 +6,7 @@ What cannot be read is named and left out; nothing is written.
 import itertools
 import math
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -273,6 +274,7 @@ def number(value: Any) -> float | None:
     return float(value) if math.isfinite(value) else None
 
 
+@lru_cache(2**16)  # every file of a long history has the same ones
 def plain(parameter: str) -> str:
     """A parameter as it was before asv wrote Python's notation of it."""
     return command.one_line(str(parameter).strip("'"))

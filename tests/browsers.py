@@ -8,10 +8,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import pytest
-
-playwright = pytest.importorskip("playwright.sync_api")
-
 CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))),
     "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import sites
+from axe_playwright_python.sync_playwright import Axe
 from browsers import CHROMIUM, Watched, playwright, served
 from ledgers import MACHINE, entry
 from synthetic import COPY, KERNELS, SECONDS, History
@@ -304,10 +305,9 @@ def test_a_phone_needs_no_scrolling_sideways_and_print_fits_the_paper(browser, a
 @pytest.mark.parametrize("page", site.PAGES)
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_nothing_that_axe_finds_is_wrong(browser, address, page, scheme):
-    axe = pytest.importorskip("axe_playwright_python.sync_playwright")
     one = Watched(browser, color_scheme=scheme)
     tab = one.open(address, f"{page}.html")
-    found = axe.Axe().run(tab).response["violations"]
+    found = Axe().run(tab).response["violations"]
     assert [(wrong["id"], [node["html"][:200] for node in wrong["nodes"][:3]]) for wrong in found] == []
     tab.close()
 
