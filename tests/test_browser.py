@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 import sites
 from axe_playwright_python.sync_playwright import Axe
-from browsers import CHROMIUM, Watched, playwright, served
+from browsers import CHROMIUM, Watched, served
 from ledgers import MACHINE, entry
+from playwright import sync_api as playwright
 from synthetic import COPY, KERNELS, SECONDS, History
 
 from scripts import alerts, detect, ledger

@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-from browsers import CHROMIUM, Watched, playwright, served
+from browsers import CHROMIUM, Watched, served
 from ledgers import MACHINE, entry
+from playwright import sync_api as playwright
 from synthetic import History
 
 from benchmarks.harness import cases
