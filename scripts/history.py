@@ -6,6 +6,7 @@ What cannot be read is named and left out; nothing is written.
 import itertools
 import math
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,6 +24,9 @@ from scripts import command
 BENCHMARKS, MACHINE = "benchmarks.json", "machine.json"
 LARGEST_FILE = 64 * 2**20
 
+LATEST = datetime(2200, 1, 1, tzinfo=UTC).timestamp()
+"""Seconds since 1970 that no result is from."""
+
 MACHINE_KEYS = ("arch", "cpu", "num_cpu", "os", "ram")
 """What asv records of a machine beside its name."""
 
@@ -31,6 +35,8 @@ FEW = 3
 
 ABOUT = ("machine", "commit", "position", "measured", "path")
 """What a run has beside the machine's facts and the pins."""
+
+OTHER_VERSION = "another version than the suite has now"
 
 FROM_THE_ROOT = "; run it from the root of a clone"
 
@@ -124,11 +130,15 @@ class Series(NamedTuple):
         return ", ".join(filter(None, (self.machine, self.environment, self.metric, self.case)))
 
 
-def series(points: pd.DataFrame) -> Iterator[Series]:
-    """Every series, in the order of the commits. Of several results of a commit it has the median."""
+def series(points: pd.DataFrame, every: bool = False) -> Iterator[Series]:
+    """Every series, in the order of the commits. Of several results of a commit it has the median, or `every` one."""
     keys = points.groupby(KEY, observed=True, sort=True)
     together = {"value": "median", "low": "min", "high": "max", "run": "last"}
-    one_each = points.assign(number=keys.ngroup()).groupby(["number", "position"]).agg(together)
+    numbered = points.assign(number=keys.ngroup())
+    place = ["number", "position"]
+    one_each = (
+        numbered.sort_values([*place, "run"]).set_index(place) if every else numbered.groupby(place).agg(together)
+    )
     position = one_each.index.get_level_values("position").to_numpy()
     columns = [one_each[name].to_numpy() for name in together]
     ends = np.flatnonzero(np.diff(one_each.index.get_level_values("number"), append=-1)) + 1
@@ -231,10 +241,12 @@ def values(result: Results, benchmarks: dict[str, dict[str, Any]]) -> tuple[list
     """
     found: list[Value] = []
     wrong = []
+    older = 0
     for metric in result.get_all_result_keys():
         name, version = command.one_line(metric), benchmarks.get(metric, {}).get("version")
         try:
             if version is not None and result.benchmark_version[metric] not in (version, None):
+                older += 1
                 continue
             told, parameters = result._results[metric], result.get_result_params(metric)
             if parameters is None:
@@ -249,6 +261,8 @@ def values(result: Results, benchmarks: dict[str, dict[str, Any]]) -> tuple[list
                     found.append(Value(name, case, one, low, high))
         except MALFORMED as error:
             wrong.append(f"{name}: {error}")
+    if older:
+        wrong.append(f"{older} benchmark{'s' * (older > 1)} in {OTHER_VERSION}, in no series")
     return found, wrong
 
 
@@ -284,6 +298,8 @@ def about(result: Results, position: int) -> dict[str, Any]:
     """What a result file was measured on and with, and when."""
     started = [moment for moment in result.started_at.values() if isinstance(moment, int | float)]
     measured = float(min(started, default=result.date)) / 1000
+    if not 0 <= measured < LATEST:
+        raise Unreadable("its date is none")
     said = {key: str(result.params.get(key, "")) for key in MACHINE_KEYS}
     pins = {name: str(version) for name, version in sorted(result._requirements.items()) if version}
     return pins | {

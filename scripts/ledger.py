@@ -58,13 +58,13 @@ def failures(entries: list[Entry]) -> dict[str, str]:
 
 
 def with_ceiling(entries: list[Entry]) -> list[Entry]:
-    """The entries, each case with the ceiling that was measured last before it: another run's would not be its own."""
-    ceiling: Entry | None = None
+    """The entries, each case with the ceiling and the launch costs of its own run: those measured last before it."""
+    held_against: Entry = {"ceiling": None, "launch": None}
     complete = []
     for entry in entries:
         if entry["what"] == "machine":
-            ceiling = entry["ceiling"]
-        complete.append(entry | {"ceiling": ceiling} if entry["what"] == "case" else entry)
+            held_against = {name: entry.get(name) for name in held_against}
+        complete.append(entry | held_against if entry["what"] == "case" else entry)
     return complete
 
 

@@ -85,6 +85,7 @@ def row(name: str, entries: list[ledger.Entry], machine: dict[str, Any]) -> dict
     last = entries[-1]
     processes = [Measurement.from_dict(entry["measurement"]) for entry in entries]
     measured, ceiling = processes[-1], Ceiling(**last["ceiling"])
+    traffic = measured.work.modelled_bytes
     seconds = pd.Series([second for process in processes for second in process.step.seconds])
     lower, median, upper = seconds.quantile([0.25, 0.5, 0.75])
     rate = last["ideal_bytes"] / median
@@ -105,7 +106,7 @@ def row(name: str, entries: list[ledger.Entry], machine: dict[str, Any]) -> dict
         "gigabytes_per_second": rate / 1e9,
         "ceiling": str(ceiling),
         "ceiling_fraction": rate / ceiling.bytes_per_second,
-        "traffic_ratio": measured.work.modelled_bytes / last["ideal_bytes"],
+        "traffic_ratio": traffic and traffic / last["ideal_bytes"],
         "peak_ratio": measured.memory.peak / last["resident_bytes"],
         "error": measured.error,
         "notes": " ".join(notes),

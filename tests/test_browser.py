@@ -4,6 +4,7 @@ import itertools
 import json
 import os
 import re
+import shutil
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from pathlib import Path
@@ -428,7 +429,7 @@ class TestLittle:
         assert "ceiling: none known" in told["index"]
         assert "Nothing to draw" in told["roofline"]
         assert "no series of this machine has eight points" in told["trust"]
-        assert "Nothing that is suspected or confirmed is open" in told["index"]
+        assert "There is no history to compare yet" in told["index"]
 
     def test_only_skipped_and_failed_cases(self, watched, tmp_path):
         values = {SECONDS: {sites.FAILED: None, sites.SKIPPED: float("nan")}, COPY: {"": 0.001}}
@@ -494,3 +495,75 @@ class TestPublished:
             for link in tab.locator("main a").evaluate_all("(all) => all.map((one) => one.href)"):
                 assert tab.request.get(link).ok, link
         assert "classic.html#" in (published / "regressions.xml").read_text()
+
+
+def test_unticking_everything_shows_nothing_and_stays(watched, address):
+    tab = watched.open(address, f"history.html#machine=pc&workload={sites.TREE}&variant=eager")
+    tab.locator("[data-checks=variant] input[value=eager]").uncheck()
+    watched.ready()
+    assert tab.locator("[data-checks=variant] input:checked").count() == 0
+    assert "Nothing to draw" in tab.locator("#history").inner_text()
+
+
+def test_the_skip_link_keeps_what_is_shown(watched, address):
+    tab = watched.open(address, "history.html#variant=eager")
+    tab.keyboard.press("Tab")
+    tab.keyboard.press("Enter")
+    assert tab.url.endswith("#variant=eager")
+
+
+def test_the_next_page_shows_the_same_machine(watched, address):
+    tab = watched.open(address, f"time.html#machine=pc&workload={sites.TREE}")
+    tab.get_by_role("link", name="Memory and accuracy").click()
+    tab.wait_for_url("**/memory.html#*")
+    watched.ready()
+    assert tab.locator("select[data-key=machine]").input_value() == "pc"
+
+
+def test_what_an_address_asks_for_and_is_not_there_is_said(watched, address):
+    tab = watched.open(address, "history.html#metric=no.Such.track&from=zzzz&machine=pc")
+    told = tab.locator(".asked").all_inner_texts()
+    assert [line[:35] for line in told] == [
+        "There is no metric no.Such.track he",
+        "There is no commit zzzz: the range ",
+    ]
+    assert len(rows(tab, "points")) > 0
+
+
+def test_history_opens_on_the_newest_confirmed_change(watched, address):
+    tab = watched.open(address, "history.html")
+    assert tab.locator("select[data-key=workload]").input_value() == sites.TREE
+    assert "confirmed" in tab.locator("#changes").inner_text()
+
+
+def test_columns_are_sorted_when_their_heading_is_pressed(watched, address):
+    tab = watched.open(address, "time.html#machine=mac-studio")
+    heading = tab.locator("#parts thead button", has_text="measured")
+    heading.click()
+    upwards = [float(row[1]) for row in rows(tab, "parts")]
+    assert upwards == sorted(upwards)
+    heading.click()
+    assert [float(row[1]) for row in rows(tab, "parts")] == upwards[::-1]
+    assert tab.locator("#parts th[aria-sort=descending]").inner_text() == "measured"
+
+
+def test_the_fastest_of_each_workload(watched, address):
+    tab = watched.open(address, "index.html#machine=mac-studio")
+    assert f"compiled/{sites.TREE}" in [row[0] for row in rows(tab, "fastest")]
+    bold = tab.locator("#heat svg text[font-weight=bold].none, #heat svg .role-mark text[font-weight=bold]")
+    assert bold.count() == 3
+
+
+def test_a_page_that_could_not_be_shown_recovers(watched, html, tmp_path):
+    shutil.copytree(html, tmp_path / "site")
+    missing = tmp_path / "site" / "data" / "newest.js"
+    kept = missing.read_text()
+    missing.unlink()
+    with served(tmp_path / "site") as address:
+        tab = watched.open(address, "index.html")
+        assert tab.locator("[role=alert]").count() == 1
+        missing.write_text(kept)
+        tab.locator("#theme").click()
+        watched.ready()
+        assert tab.locator("[role=alert]").count() == 0
+        assert tab.locator("#heat svg").count() == 2

@@ -1,16 +1,19 @@
 """What is drawn, as Vega-Lite: each chart is made here once and gets its rows from the page that shows it.
 
-The rows come under the name ROWS, and what is drawn beside them under names of its own. Colours are Okabe and Ito's and
-cividis, which the colour-blind tell apart; shapes say the same again.
+The rows come under the name ROWS, and what is drawn beside them under names of its own. Colours are those of
+the theme (Okabe and Ito's) and cividis, which the colour-blind tell apart.
 """
 
+from functools import cache
 from typing import Any
 
 import altair as alt
 
 ROWS = "rows"
 
-COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6D31", "#7F7F7F", "#B22222", "#5D3A9B"]
+BETTER, WORSE, SAVED = "#009E73", "#D55E00", "#56B4E9"
+"""Okabe and Ito's green, vermilion and sky blue: they read on light and on dark. The others' are the theme's."""
+
 SHAPES = ["circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "triangle-right", "triangle-left"]
 GREY = "#8a8a8a"
 """Reads on light and on dark."""
@@ -38,7 +41,7 @@ def rows() -> alt.Chart:
 
 
 def colour(field: str, title: str) -> alt.Color:
-    return alt.Color(f"{field}:N", title=title, scale=alt.Scale(range=COLOURS))
+    return alt.Color(f"{field}:N", title=title)
 
 
 def shape(field: str, title: str) -> alt.Shape:
@@ -52,7 +55,7 @@ def figure(name: str, title: str, pattern: str = ".3~s") -> alt.Tooltip:
 CASE = [
     alt.Tooltip("case:N"),
     figure("milliseconds", "ms a step", ".4~g"),
-    figure("spread", "interquartile range", ".1%"),
+    figure("plus_minus", "±", ".1%"),
     figure("gigabytes_per_second", "GB/s", ".3~g"),
     figure("ceiling_fraction", "of the ceiling", ".1%"),
     alt.Tooltip("ceiling:N"),
@@ -74,9 +77,9 @@ def heat() -> Chart:
     share = alt.Color(
         "ceiling_fraction:Q",
         scale=alt.Scale(scheme="cividis", domain=[0, 1], clamp=True),
-        legend=alt.Legend(title="of the ceiling", format=".0%", orient="bottom", direction="horizontal"),
+        legend=alt.Legend(title="of the ceiling", format=".0%", values=[0, 0.25, 0.5, 0.75, 1]),
     )
-    measured = place.transform_filter(known).mark_rect(stroke="white").encode(color=share, tooltip=CASE)
+    measured = place.transform_filter(known).mark_rect(stroke="white").encode(color=share, tooltip=CASE, href="link:N")
     absent = [alt.Tooltip("case:N"), alt.Tooltip("state:N"), alt.Tooltip("why:N"), alt.Tooltip("notes:N"), *SOURCE]
     unknown = (
         place.transform_filter(f"!{known}")
@@ -84,9 +87,11 @@ def heat() -> Chart:
         .encode(tooltip=absent)
     )
     dark = alt.condition("datum.ceiling_fraction > 0.55", alt.value("black"), alt.value("white"))
-    written = place.transform_filter(known).mark_text(fontSize=12).encode(text="label:N", color=dark, tooltip=CASE)
+    numbers = place.transform_filter(known).encode(text="label:N", color=dark, tooltip=CASE, href="link:N")
+    written = numbers.transform_filter("!datum.fastest").mark_text(fontSize=12)
+    fastest = numbers.transform_filter("datum.fastest").mark_text(fontSize=13, fontWeight="bold")
     beside = place.transform_filter(f"!{known}").mark_text(fontSize=11).encode(text="label:N", tooltip=absent)
-    return alt.layer(measured, unknown, written, beside).properties(width=alt.Step(CELL), height=alt.Step(28))
+    return alt.layer(measured, unknown, written, fastest, beside).properties(width=alt.Step(CELL), height=alt.Step(28))
 
 
 def sizes() -> Chart:
@@ -151,7 +156,7 @@ def intensity() -> Chart:
     points = (
         rows()
         .mark_point(filled=True, size=70)
-        .encode(x=across, y=up, color=colour("precision", "precision"), shape=shape("variant", "variant"), tooltip=told)
+        .encode(x=across, y=up, color=colour("variant", "variant"), shape=shape("precision", "precision"), tooltip=told)
     )
     return alt.layer(roof, points).properties(width="container", height=HEIGHT)
 
@@ -169,11 +174,9 @@ def waterfall() -> Chart:
             *SOURCE,
         ],
     )
-    kinds = alt.Scale(
-        domain=["roofline", "lost", "gained", "measured"], range=[COLOURS[2], COLOURS[1], COLOURS[5], GREY]
-    )
+    kinds = alt.Scale(domain=["roofline", "lost", "gained", "measured"], range=[BETTER, WORSE, SAVED, GREY])
     bars = place.mark_bar().encode(
-        x=alt.X("start:Q", title="milliseconds a step"),
+        x=alt.X("start:Q", title="milliseconds a step", axis=alt.Axis(tickCount=8)),
         x2="end:Q",
         color=alt.Color("kind:N", scale=kinds, title=None),
     )
@@ -190,7 +193,7 @@ def history(by_date: bool) -> Chart:
         axis=axis,
         scale=alt.Scale(zero=False),
     )
-    up = alt.Y("value:Q", title=None, scale=alt.Scale(zero=False), axis=alt.Axis(format="~s"))
+    up = alt.Y("value:Q", title=None, scale=alt.Scale(zero=False), axis=alt.Axis(format=".5~g"))
     told = [
         alt.Tooltip("line:N", title="series"),
         figure("value", "value", ".6~g"),
@@ -217,10 +220,10 @@ def history(by_date: bool) -> Chart:
     field = "date:T" if by_date else "position:Q"
     steps = (
         named("changes")
-        .mark_rule(strokeWidth=2)
+        .mark_rule(strokeWidth=4, opacity=0.7)
         .encode(
             x=field,
-            color=alt.condition("datum.worse", alt.value(COLOURS[1]), alt.value(COLOURS[2])),
+            color=alt.condition("datum.worse", alt.value(WORSE), alt.value(BETTER)),
             tooltip=[alt.Tooltip("told:N", title="change"), "state:N", "alert:N", "commits:N"],
             description="spoken:N",
         )
@@ -248,9 +251,9 @@ def memory() -> Chart:
         figure("ratio", "over ideal", ".3~g"),
     ]
     bars = place.mark_bar().encode(
-        x=alt.X("megabytes:Q", title="MB (10⁶ bytes)"),
+        x=alt.X("megabytes:Q", title="MB (10⁶ bytes)", axis=alt.Axis(tickCount=8)),
         yOffset=alt.YOffset("kind:N", sort=None),
-        color=alt.Color("kind:N", sort=None, title=None, scale=alt.Scale(range=COLOURS)),
+        color=alt.Color("kind:N", sort=None, title=None),
         tooltip=[*told, *SOURCE],
     )
     ideal = named("ideal").mark_rule(strokeWidth=2, strokeDash=[4, 3]).encode(x="megabytes:Q", **TOLD)
@@ -264,13 +267,19 @@ def accuracy() -> alt.Chart:
         .mark_point(filled=True, size=80)
         .encode(
             x=alt.X(
-                "milliseconds:Q", scale=alt.Scale(type="log"), title="milliseconds a step", axis=alt.Axis(format="~g")
+                "milliseconds:Q",
+                scale=alt.Scale(type="log", nice=False, padding=25),
+                title="milliseconds a step",
+                axis=alt.Axis(format="~g"),
             ),
             y=alt.Y(
-                "error:Q", scale=alt.Scale(type="log"), title="largest relative error", axis=alt.Axis(format=".0e")
+                "error:Q",
+                scale=alt.Scale(type="log", nice=False, padding=25),
+                title="largest relative error",
+                axis=alt.Axis(format=".0e"),
             ),
-            color=colour("precision", "precision"),
-            shape=shape("variant", "variant"),
+            color=colour("variant", "variant"),
+            shape=shape("precision", "precision"),
             tooltip=[*CASE, figure("long_run_error", "error of the way, 2000 steps", ".2~g")],
         )
         .properties(width="container", height=HEIGHT)
@@ -286,7 +295,6 @@ def calibration() -> Chart:
             x=alt.X("slowdown:Q", title="true slowdown", axis=alt.Axis(format="~%")),
             y=alt.Y("share:Q", title="called slower", axis=alt.Axis(format=".0%"), scale=alt.Scale(domain=[0, 1])),
             color=colour("method", "judged by"),
-            shape=shape("method", "judged by"),
             tooltip=[
                 "method:N",
                 figure("slowdown", "slowdown", ".2%"),
@@ -335,6 +343,7 @@ def controls() -> alt.Chart:
     )
 
 
+@cache
 def every() -> dict[str, dict[str, Any]]:
     """The charts by name, as Vega-Lite."""
     made = {

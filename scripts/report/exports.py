@@ -18,7 +18,7 @@ from scripts import alerts, command
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 """What a spreadsheet would run."""
 
-MARKED = re.compile(r"[^\w\s.,/%()+-]")
+MARKED = re.compile(r"[^\w\s.,:;'/%()+-]|:(?=/)")
 """What Markdown may take for more than text."""
 
 FEED, BADGE, SUMMARY = "alerts.xml", "badge", "summary.md"
@@ -69,10 +69,15 @@ def history_link(one: Mapping[str, Any]) -> str:
     return urlencode(chosen | ({"variant": variant} if workload else {}))
 
 
-def write_badge(folder: Path, news: Sequence[Mapping[str, Any]]) -> None:
-    """How many confirmed changes for the worse are open: an image, and the same for shields.io."""
+def write_badge(folder: Path, news: Sequence[Mapping[str, Any]], comparable: bool) -> None:
+    """How many confirmed changes for the worse are open: an image, and the same for shields.io.
+
+    Where no series has two points, so that nothing could have been found, it says that.
+    """
     worse = sum(one["state"] == alerts.CONFIRMED and one["worse"] for one in news)
-    told, shade = f"{worse} slower or larger" if worse else "nothing slower", "#b22222" if worse else "#2e7d32"
+    told, shade = ("nothing slower", "#2e7d32") if comparable else ("no history yet", "#757575")
+    if worse:
+        told, shade = f"{worse} slower or larger", "#b22222"
     image = anybadge.Badge("AdamW", told, default_color=shade).badge_svg_text
     write_whole(folder / f"{BADGE}.svg", image)
     shield = {"schemaVersion": 1, "label": "AdamW", "message": told, "color": shade}

@@ -4,7 +4,6 @@ import math
 from typing import Any
 
 from benchmarks.harness.cases import PRECISIONS
-from benchmarks.harness.ceiling import Ceiling
 from scripts import command
 from scripts.report.newest import Newest
 
@@ -16,10 +15,10 @@ INTENSITIES = (0.1, 10.0)
 
 def limits(one: Newest) -> dict[str, list[dict[str, Any]]]:
     """The rows of `cache`, `ceilings`, `launch` and `roofs`, which the charts draw; none without a ledger."""
-    if not one.host or one.cases.empty:
+    if not one.host or "resident_bytes" not in one.cases:
         return {"cache": [], "ceilings": [], "launch": [], "roofs": []}
     smallest = float(one.cases["resident_bytes"].min())
-    bandwidths = ceilings(one.host)
+    bandwidths = ceilings(one)
     return {
         "cache": cache(one.host["machine"]["cache_bytes"], smallest),
         "ceilings": bandwidths,
@@ -28,10 +27,15 @@ def limits(one: Newest) -> dict[str, list[dict[str, Any]]]:
     }
 
 
-def ceilings(host: dict[str, Any]) -> list[dict[str, Any]]:
-    """The measured ceiling, and the vendor's if there is one."""
-    measured, spec = Ceiling(**host["ceiling"]), host["spec"]
-    found = [{"kind": MEASURED, "gigabytes_per_second": measured.bytes_per_second / 1e9, "told": str(measured)}]
+def ceilings(one: Newest) -> list[dict[str, Any]]:
+    """The measured ceilings, of each run that the cases are from, and the vendor's if there is one."""
+    measured, spec = one.cases.drop_duplicates("ceiling"), one.host["spec"]
+    found = [
+        {"kind": MEASURED, "gigabytes_per_second": rate / share, "told": told}
+        for rate, share, told in zip(
+            measured["gigabytes_per_second"], measured["ceiling_fraction"], measured["ceiling"], strict=True
+        )
+    ]
     if spec:
         told = command.one_line(f"{spec['gigabytes_per_second']:g} GB/s, {spec['source']}")
         found.append({"kind": SPEC, "gigabytes_per_second": spec["gigabytes_per_second"], "told": told})
@@ -48,6 +52,8 @@ def cache(size: int | None, smallest: float) -> list[dict[str, Any]]:
 def launch(cost: dict[str, float], smallest: float, ceiling: float) -> list[dict[str, Any]]:
     """The most that one launch for one float32 leaf leaves of the bandwidth, from the smallest tree to the ceiling."""
     precision, seconds = PRECISIONS["float32"], cost["fixed"] + cost["each"]
+    if not seconds:
+        return []
     slope = precision.ideal_bytes / precision.resident_bytes / seconds / 1e9
     end = ceiling / slope
     if not math.isfinite(end) or end <= smallest:

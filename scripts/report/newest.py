@@ -10,9 +10,10 @@ import pandas as pd
 from asv.results import Results
 
 from benchmarks.harness import cases
+from benchmarks.harness.ceiling import Ceiling
 from benchmarks.harness.measurement import Measurement
 from scripts import command, history, ledger, table
-from scripts.history import MALFORMED, History
+from scripts.history import MALFORMED, History, Unreadable
 from scripts.report import attribution, intensity
 
 SECONDS = "step.Step.track_seconds"
@@ -21,6 +22,10 @@ SECONDS = "step.Step.track_seconds"
 FAILED, SKIPPED = "failed", "skipped"
 
 NO_LEDGER = "no ledger lies beside asv's results: no bandwidth, memory or error is known"
+UNREADABLE = "what lies beside asv's results does not say what was measured on: only asv's own figures are shown"
+
+TEXTS = ("case", "variant", "precision", "tree", "ceiling", "notes")
+"""Of a row; the rest are figures."""
 
 
 class Newest(NamedTuple):
@@ -48,25 +53,55 @@ def newest(known: History) -> list[Newest]:
 
 def of_run(run: dict[str, Any], known: History) -> Newest:
     path = Path(run["path"])
-    problems: list[str] = []
-    host: dict[str, Any] = {}
-    rows: list[dict[str, Any]] = []
-    failures: dict[str, str] = {}
-    try:
-        report = table.Report(path.with_suffix(".jsonl"))
-        failures = report.failures
-        rows = [row(case, entries, report) for case, entries in report.cases.items()]
-        host = report.host
-    except (command.UserError, *MALFORMED) as error:
-        problems.append(command.one_line(f"{path.with_suffix('.jsonl')}: {str(error) or type(error).__name__}"))
-    if not rows:
-        rows = bare(known, run)
-        problems += [NO_LEDGER] * bool(rows)
+    host, rows, failures, problems = from_ledger(path.with_suffix(".jsonl"))
+    rows = rows or bare(known, run)
     about = {"machine": run["machine"], "commit": run["commit"], "file": run["path"]}
-    absent = [about | one for one in missing(path, failures, host)]
+    measured = {one["case"] for one in rows}
+    absent = [about | one for one in missing(path, failures, host) if one["case"] not in measured]
+    problems += [f"{case}: failed in another process: {why}" for case, why in failures.items() if case in measured]
     return Newest(
         run["machine"], run, host, pd.DataFrame([about | one for one in rows]), pd.DataFrame(absent), problems
     )
+
+
+def from_ledger(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]], dict[str, str], list[str]]:
+    """The host, a row a case, the failures, and what could not be read, in lines. What is odd is named and left out."""
+    if not path.exists():
+        return {}, [], {}, [NO_LEDGER]
+    rows: list[dict[str, Any]] = []
+    problems: list[str] = []
+    try:
+        report = table.Report(path)
+        failures = {str(case): command.one_line(str(why)) for case, why in report.failures.items()}
+        host = checked(report.host)
+    except (command.UserError, *MALFORMED) as error:
+        return {}, [], {}, [command.one_line(f"{path}: {str(error) or type(error).__name__}"), UNREADABLE]
+    for case, entries in report.cases.items():
+        try:
+            rows.append(figures(row(case, entries, report)))
+        except MALFORMED as error:
+            problems.append(command.one_line(f"{path}: {case}: {type(error).__name__}: {error}"))
+    return host, rows, failures, problems
+
+
+def checked(host: dict[str, Any]) -> dict[str, Any]:
+    """What a ledger says of the machine, if all that is shown of it is there. Raises one of MALFORMED."""
+    spec, cache, settings = host["spec"], host["machine"]["cache_bytes"], host["settings"]
+    rates = [host["ceiling"]["bytes_per_second"], *([spec["gigabytes_per_second"]] if spec else [])]
+    if min(rates) <= 0 or min(host["launch"]["fixed"], host["launch"]["each"]) < 0 or (cache or 0) < 0:
+        raise Unreadable("a ceiling, a launch or a cache that is less than nothing")
+    Ceiling(**host["ceiling"])
+    said = {name: str(settings[name]) for name in ("mlx", "python")}
+    sold = spec and spec | {"source": str(spec["source"])}
+    return host | {"description": str(host["description"]), "settings": settings | said, "spec": sold}
+
+
+def figures(told: dict[str, Any]) -> dict[str, Any]:
+    """A row whose figures are numbers. Raises Unreadable."""
+    for name, value in told.items():
+        if name not in TEXTS and value is not None and history.number(value) is None:
+            raise Unreadable(f"{name} is no number")
+    return told
 
 
 def named(case: str) -> dict[str, str]:
@@ -81,17 +116,18 @@ def bare(known: History, run: dict[str, Any]) -> list[dict[str, Any]]:
     points = known.points
     ours = points[(known.runs["path"].to_numpy()[points["run"]] == run["path"]) & (points["metric"] == SECONDS)]
     told = zip(ours["case"], ours["value"], strict=True)
-    return [named(str(case)) | {"milliseconds": value * 1e3, "notes": "no ledger"} for case, value in told]
+    return [named(str(case)) | {"milliseconds": value * 1e3, "notes": "asv alone"} for case, value in told]
 
 
 def row(case: str, entries: list[ledger.Entry], report: table.Report) -> dict[str, Any]:
     """The table's figures of a case, and those that the report shows besides. Times are medians."""
     last = entries[-1]
     measured = Measurement.from_dict(last["measurement"])
-    figures = table.row(case, entries, report.host["machine"])
-    del figures["variant"], figures["workload"]
+    told = table.row(case, entries, report.host["machine"])
+    del told["variant"], told["workload"]
     long_run = report.long_run_errors.get("/".join(case.split("/")[:2]))
-    figures |= {
+    told |= {
+        "plus_minus": told["spread"] / 2,
         "long_run_error": long_run,
         "ideal_bytes": last["ideal_bytes"],
         "resident_bytes": last["resident_bytes"],
@@ -101,24 +137,25 @@ def row(case: str, entries: list[ledger.Entry], report: table.Report) -> dict[st
         "leaves": leaves(case),
         "host_milliseconds": statistics.median(measured.host) * 1e3,
         "operations_per_byte": intensity.intensity(last["parameters"], last["ideal_bytes"]),
-        "gigaoperations_per_second": intensity.rate(last["parameters"], figures["milliseconds"] / 1e3) / 1e9,
+        "gigaoperations_per_second": intensity.rate(last["parameters"], told["milliseconds"] / 1e3) / 1e9,
     }
-    return named(case) | figures | where_time_goes(figures, last, report.host)
+    return named(case) | told | where_time_goes(told, last, report.host)
 
 
-def where_time_goes(figures: dict[str, Any], last: ledger.Entry, host: dict[str, Any]) -> dict[str, float]:
+def where_time_goes(told: dict[str, Any], last: ledger.Entry, host: dict[str, Any]) -> dict[str, float]:
     """Milliseconds of every part; none where the tree is not known or MLX tells no bytes."""
-    if figures["leaves"] is None or figures["modelled_bytes"] is None:
+    if told["leaves"] is None or told["modelled_bytes"] is None:
         return {}
+    launch = last.get("launch") or host["launch"]  # older ledgers have one for all
     model = attribution.Model(
-        measured=figures["milliseconds"],
-        ideal_bytes=figures["ideal_bytes"],
-        modelled_bytes=figures["modelled_bytes"],
-        leaves=figures["leaves"],
-        kernels=figures["kernels"],
-        host=figures["host_milliseconds"],
-        fixed=host["launch"]["fixed"] * 1e3,
-        each=host["launch"]["each"] * 1e3,
+        measured=told["milliseconds"],
+        ideal_bytes=told["ideal_bytes"],
+        modelled_bytes=told["modelled_bytes"],
+        leaves=told["leaves"],
+        kernels=told["kernels"],
+        host=told["host_milliseconds"],
+        fixed=launch["fixed"] * 1e3,
+        each=launch["each"] * 1e3,
         ceiling=last["ceiling"]["bytes_per_second"] / 1e3,
     )
     return {f"{name.replace(' ', '_')}_milliseconds": value for name, value in attribution.parts(model).items()}

@@ -6,9 +6,16 @@ from typing import Any
 from scripts import alerts, detect, recall
 from scripts.detect import Seen
 from scripts.recall import Listed
+from scripts.search import Suspicion
 
 ORDER = (alerts.CONFIRMED, recall.NEW, alerts.SUSPECTED, alerts.UNDECIDED, alerts.ACKNOWLEDGED, alerts.REFUTED)
 """What is told first. What is closed is not there any more."""
+
+FEW = 3
+"""Members of an alert that are told; the rest is counted."""
+
+SCALES = {"seconds": (1e3, "ms"), "bytes": (1e-6, "MB")}
+"""What a unit is shown in."""
 
 
 def news(seen: Seen) -> list[dict[str, Any]]:
@@ -23,22 +30,44 @@ def place(state: str) -> int:
 
 def entry(one: Listed, seen: Seen) -> dict[str, Any]:
     alert, commits = one.alert, seen.known.commits
-    machine, *lines = detect.members(one)
     return {
         "alert": one.name,
         "state": one.state,
         "open": one.is_open,
         "worse": alert.worse,
-        "machine": machine,
+        "machine": alert.machine,
         "good": commits[alert.good],
         "bad": commits[alert.bad],
         "position": alert.bad,
         "measured": first_seen(one, seen),
-        "told": lines,
+        "told": lines(one),
         "members": [detect.member(step, commits) for step in alert.members],
         "places": [int(step.series.positions[step.change.first]) for step in alert.members],
         "sizes": [f"{step.words} {step.size}" for step in alert.members],
     }
+
+
+def lines(one: Listed) -> list[str]:
+    """The clearest members of an alert in words, how many more there are, and what was said of it."""
+    members = one.alert.members
+    told = [line(step) for step in members[:FEW]]
+    if len(members) > FEW:
+        told.append(f"and {len(members) - FEW} more series")
+    if one.before and one.before.reason:
+        told.append(f"{one.state}: {one.before.reason}")
+    return told
+
+
+def line(step: Suspicion) -> str:
+    levels = "" if step.exact else f", {written(step.before, step.unit)} to {written(step.after, step.unit)}"
+    name = step.series.case or "all"
+    return f"{name}: {step.words} {step.size}{levels} ({step.series.metric}{detect.sure(step)})"
+
+
+def written(value: float, unit: str) -> str:
+    """A level as people read it."""
+    scale, name = SCALES.get(unit, (1.0, unit))
+    return f"{value * scale:.4g} {name}".strip()
 
 
 def first_seen(one: Listed, seen: Seen) -> str:

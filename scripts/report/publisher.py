@@ -11,6 +11,9 @@ from asv.publishing import OutputPublisher
 
 from scripts import command
 
+MARK = "info.json"
+"""What only asv's own sites have."""
+
 
 class Report(OutputPublisher):
     """Comes last: it moves asv's own page, and reads the results itself."""
@@ -35,7 +38,12 @@ class Report(OutputPublisher):
 
 
 def publish(config: Path, html: Path | None = None) -> None:
-    """Have asv write its site and the report, into `html` or where the configuration says. Raises UserError."""
+    """Have asv write its site and the report, into `html` or where the configuration says. Raises UserError.
+
+    asv empties the folder first, so one that has anything else in it is refused.
+    """
+    if html and html.exists() and not (html / MARK).exists() and (not html.is_dir() or any(html.iterdir())):
+        raise command.UserError(f"{html} has something else in it, which asv would delete; name an empty folder")
     asked = [sys.executable, "-m", "asv", "publish", "--no-pull", "--config", str(config)]
     done = subprocess.run([*asked, *(["--html-dir", str(html)] if html else [])], capture_output=True, text=True)
     if done.returncode:

@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,9 +17,10 @@ from benchmarks.harness.files import write_whole
 from scripts import command, detect, history
 from scripts.detect import Seen
 from scripts.history import Series
-from scripts.report import attribution, charts, exports, intensity, limits, news, shells, timeline, trust
+from scripts.report import attribution, charts, exports, intensity, limits, news, shells, timeline, trust, words
 from scripts.report import newest as newest_runs
 from scripts.report.newest import Newest
+from scripts.search import CONTROLS
 
 HERE = Path(__file__).parent
 STATIC, TEMPLATES = HERE / "static", HERE / "templates"
@@ -41,7 +43,29 @@ POLICY = (
 """The content security policy. Vega interprets its expressions, so no script is made of text; the SVG it draws has
 style attributes, which are all that is allowed inline."""
 
-VEGA = "window.vegaEmbed = vegaEmbed;"
+TABLES = {
+    "cases": "every case of each machine's newest commit; spread is the interquartile range over the median",
+    "missing": "the cases that were not measured, and why",
+    "alerts": "every change, what became of it, and the series it is in, with levels in asv's unit",
+    "runs": "every result file: when, on what and with what",
+    "calibration": "how often comparisons called a known slowdown slower",
+    "noise": "one standard deviation of each series from night to night, as a share",
+    "controls": "every run of the work that no commit can change",
+    "environments": "what changed of what is recorded of a machine",
+}
+
+_SOURCE = ("machine", "commit", "file")
+HEADINGS = {
+    "cases": (*_SOURCE, "case", "variant", "precision", "tree", "milliseconds"),
+    "missing": (*_SOURCE, "case", "variant", "precision", "tree", "state", "why"),
+    "alerts": ("alert", "state", "machine", "environment", "metric", "case", "unit", "before", "after", "ratio"),
+    "runs": ("machine", "commit", "position", "measured", "path"),
+    "calibration": ("machine", "date", "commit", "case", "on", "file", "slowdown", "comparisons", "separate", "found"),
+    "noise": ("machine", "metric", "case", "environment", "points", "noise"),
+    "controls": ("machine", "control", "measured", "seconds", "over_median", "commit", "file"),
+    "environments": ("machine", "environment", "measured", "commit", "file", "what", "is", "was"),
+}
+"""What a table without a row has; one with rows has these and maybe more."""
 
 SOME_PROBLEMS = 50
 """Lines about unreadable files that are shown; the rest is counted."""
@@ -60,6 +84,17 @@ class Gathered(NamedTuple):
     news: list[dict[str, Any]]
     problems: list[str]
 
+    @property
+    def comparable(self) -> bool:
+        """Whether any series that a commit can change has two points."""
+        return any(len(one.values) > 1 and not one.metric.startswith(CONTROLS) for one in self.series)
+
+    @property
+    def nothing_new(self) -> str:
+        if self.comparable:
+            return "Nothing that is suspected or confirmed is open."
+        return "There is no history to compare yet: no series has two commits."
+
 
 def gather(config: Config, results: Path) -> Gathered:
     try:
@@ -75,6 +110,8 @@ def build(config: Config, results: Path, html: Path) -> None:
     """Write the report into `html`, beside what asv wrote there. Raises OSError if it cannot be written."""
     gathered = gather(config, results)
     data, tables = html / "data", html / "tables"
+    for folder in (data, tables):  # nothing of an older report stays
+        shutil.rmtree(folder, ignore_errors=True)
     for folder in (data / "series", tables):
         folder.mkdir(parents=True, exist_ok=True)
     rows = trust_rows(gathered, results)
@@ -85,10 +122,16 @@ def build(config: Config, results: Path, html: Path) -> None:
     provide(data, "history", bounded(shared | history_data(config, gathered, data)))
     write_tables(tables, gathered, rows)
     exports.write_feed(html / exports.FEED, gathered.news, command.one_line(config.project))
-    exports.write_badge(html, gathered.news)
+    exports.write_badge(html, gathered.news, gathered.comparable)
     shutil.copytree(STATIC, html / "report", dirs_exist_ok=True)
-    write_whole(html / "report" / "vega.js", vl_convert.javascript_bundle(VEGA))
+    write_whole(html / "report" / "vega.js", vega())
     write_pages(html, shared, gathered, sorted(path.name for path in tables.iterdir()))
+
+
+@cache
+def vega() -> str:
+    """Vega, Vega-Lite and Vega-Embed as one script."""
+    return str(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;"))
 
 
 def provide(folder: Path, name: str, data: Any) -> None:
@@ -133,7 +176,7 @@ def newest_data(gathered: Gathered) -> dict[str, Any]:
                 "file": one.run["path"],
                 "measured": datetime.fromtimestamp(one.run["measured"], UTC).isoformat(timespec="seconds"),
                 "described": describe(one),
-                "problems": one.problems,
+                "problems": [*one.problems, *(line for line in gathered.problems if line.startswith(one.run["path"]))],
                 "cases": columns(one.cases),
                 "missing": columns(one.missing),
                 "limits": limits.limits(one),
@@ -142,6 +185,7 @@ def newest_data(gathered: Gathered) -> dict[str, Any]:
         ],
         "news": [{key: value for key, value in one.items() if key != "members"} | link(one) for one in gathered.news],
         "shifts": shifts(gathered),
+        "nothing_new": gathered.nothing_new,
         "how": attribution.HOW,
         "operations": intensity.OPERATIONS,
     }
@@ -192,7 +236,7 @@ def history_data(config: Config, gathered: Gathered, folder: Path) -> dict[str, 
         return {"series": {}, "units": {}, "commits": [], "runs": [], "changes": []}
     known = gathered.seen.known
     index: timeline.Index = {}
-    for key, ours in timeline.pieces(gathered.series):
+    for key, ours in timeline.pieces(history.series(known.points, every=True)):
         machine, metric, workload = key
         name = timeline.name(key)
         write_piece(folder, f"series/{name}", ours)
@@ -237,7 +281,15 @@ def write_tables(folder: Path, gathered: Gathered, rows: dict[str, list[dict[str
     if gathered.seen:
         frames["runs"] = gathered.seen.known.runs
     for name, frame in frames.items():
-        exports.write_table(folder, name, frame)
+        exports.write_table(folder, name, frame if len(frame.columns) else pd.DataFrame(columns=HEADINGS[name]))
+
+
+def summed(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows of the summary: a workload's variants side by side, without the sweep of sizes."""
+    if frame.empty:
+        return []
+    some = frame[~frame["tree"].str.startswith("leaf_")]
+    return some.sort_values(["precision", "tree", "milliseconds"]).to_dict("records")
 
 
 def joined(frames: Iterable[pd.DataFrame]) -> pd.DataFrame:
@@ -256,6 +308,8 @@ def write_pages(html: Path, shared: dict[str, Any], gathered: Gathered, tables: 
             "pages": PAGES,
             "policy": POLICY,
             "tables": tables,
+            "described": TABLES,
+            "words": {"Variants": words.variants(), "Precisions": words.precisions(), "Trees": words.tree_names()},
             "how": attribution.HOW,
             "operations": intensity.OPERATIONS,
             "classic": shells.CLASSIC,
@@ -267,8 +321,6 @@ def write_pages(html: Path, shared: dict[str, Any], gathered: Gathered, tables: 
     plain = jinja2.Environment(loader=jinja2.FileSystemLoader(TEMPLATES), trim_blocks=True, lstrip_blocks=True)
     plain.filters["markdown"] = exports.markdown
     summary = plain.get_template("summary.md")
-    told = [(one, describe(one), one.cases.to_dict("records"), one.missing) for one in gathered.newest]
-    write_whole(
-        html / exports.SUMMARY,
-        summary.render(machines=told, news=gathered.news, shifts=shifts(gathered), problems=shared["problems"]),
-    )
+    told = [(one, describe(one), summed(one.cases), one.missing) for one in gathered.newest]
+    more = {"news": gathered.news, "shifts": shifts(gathered), "nothing_new": gathered.nothing_new}
+    write_whole(html / exports.SUMMARY, summary.render(more, machines=told, problems=shared["problems"]))

@@ -13,7 +13,7 @@ from asv.config import Config
 from asv.repo import get_repo
 from numpy.typing import NDArray
 
-from scripts import command
+from scripts import command, history
 from scripts.history import ABOUT, MACHINE_KEYS, History, Series
 
 ROOFLINE = "track_times_roofline"
@@ -57,10 +57,10 @@ def plain(one: Series, held_against: Mapping[tuple[str, str, str, str], Series])
         told |= {"low": low, "high": high}
     times = held_against.get((one.machine, one.environment, one.metric.rpartition(".")[0] + "." + ROOFLINE, one.case))
     if times is not None and one.metric.endswith(".track_seconds"):
-        known = dict(zip(times.positions.tolist(), times.values.tolist(), strict=True))
+        known = dict(zip(times.runs.tolist(), times.values.tolist(), strict=True))
         told["roofline"] = [
-            significant(value / known[position]) if known.get(position) else None
-            for position, value in zip(told["positions"], one.values.tolist(), strict=True)
+            significant(value / known[run]) if known.get(run) else None
+            for run, value in zip(told["runs"], one.values.tolist(), strict=True)
         ]
     return told
 
@@ -83,15 +83,17 @@ def name(key: tuple[str, str, str]) -> str:
 def runs(known: History) -> list[dict[str, Any]]:
     """Every run as the pages tell of it; a series' `runs` are places in this list."""
     pins = [pin for pin in known.runs.columns if pin not in (*ABOUT, *MACHINE_KEYS)]
+    named = history.environments(known.runs)
     return [
         {
             "machine": one["machine"],
+            "environment": environment,
             "position": one["position"],
             "measured": datetime.fromtimestamp(one["measured"], UTC).isoformat(timespec="seconds"),
             "file": one["path"],
             "pins": {pin: one[pin] for pin in pins if isinstance(one[pin], str)},
         }
-        for one in known.runs.to_dict("records")
+        for one, environment in zip(known.runs.to_dict("records"), named, strict=True)
     ]
 
 

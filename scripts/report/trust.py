@@ -112,16 +112,21 @@ def control_rows(series: Iterable[Series], known: History) -> list[dict[str, Any
 
 
 def environments(known: History) -> list[dict[str, Any]]:
-    """Of every machine its first run, and every one before which something that is recorded changed."""
+    """Of every machine its first run, and every one before which something that is recorded changed.
+
+    Where a machine measures in several environments, each has a log of its own.
+    """
     rows = []
-    for machine, ours in known.runs.sort_values("measured").groupby("machine"):
+    runs = known.runs.assign(environment=history.environments(known.runs)).sort_values("measured")
+    for (machine, environment), ours in runs.groupby(["machine", "environment"]):
         before: dict[str, str] = {}
         for _, run in ours.iterrows():
             now = recorded(run)
             changed = list(differences(before, now))
             if changed:
                 when = datetime.fromtimestamp(run["measured"], UTC).isoformat(timespec="seconds")
-                about = {"machine": machine, "measured": when, "commit": run["commit"], "file": run["path"]}
+                about = {"machine": machine, "environment": environment, "measured": when}
+                about |= {"commit": run["commit"], "file": run["path"]}
                 rows += [about | one for one in changed]
             before = now
     return rows
@@ -139,7 +144,11 @@ def differences(before: dict[str, str], now: dict[str, str]) -> Iterator[dict[st
 
 def recorded(run: pd.Series) -> dict[str, str]:
     """What asv says of a run's machine, and the settings in the ledger beside it."""
-    said = {str(name): str(run[name]) for name in run.index if name not in history.ABOUT and pd.notna(run[name])}
+    said = {
+        str(name): str(run[name])
+        for name in run.index
+        if name not in (*history.ABOUT, "environment") and pd.notna(run[name])
+    }
     try:
         return said | settings(Path(run["path"]).with_suffix(".jsonl"))
     except MALFORMED:

@@ -6,12 +6,14 @@ const workloadOf = (row) => `${row.precision}/${row.tree}`;
 const SECONDS = "step.Step.track_seconds";
 const NOTHING = "Nothing to draw: this machine's newest results have none of these figures.";
 
+const UNITS = { seconds: { name: "ms", scale: 1e3 }, bytes: { name: "MB", scale: 1e-6 } };
+const NOISY = 0.05;
+
 const CASE_COLUMNS = [
-  ["case", "case"], ["milliseconds", "ms", "number"], ["spread", "interquartile range", "percent"],
+  ["case", "case"], ["milliseconds", "ms", "number"], ["plus_minus", "±", "percent"],
   ["gigabytes_per_second", "GB/s", "number"], ["ceiling_fraction", "of the ceiling", "percent"],
   ["traffic_ratio", "traffic ratio", "number"], ["peak_ratio", "peak/ideal", "number"], ["error", "error", "error"],
-  ["long_run_error", "error, 2000 steps", "error"], ["notes", "note"], ["ceiling", "ceiling"], ["commit", "commit", "commit"],
-  ["file", "result file"],
+  ["long_run_error", "error, 2000 steps", "error"], ["notes", "note"],
 ];
 
 const historyLink = (row) => "history.html#" + new URLSearchParams(
@@ -37,8 +39,18 @@ function about(one) {
 const label = (row) => {
   if (row.state) return row.state;
   const text = row.milliseconds < 1000 ? row.milliseconds.toPrecision(3) : row.milliseconds.toFixed(0);
-  return `${Number(text)}${row.notes?.includes("cache") ? " c" : ""}`;
+  return `${Number(text)}${row.plus_minus >= NOISY ? " ~" : ""}${row.notes?.includes("cache") ? " c" : ""}`;
 };
+
+// The fastest case of every workload.
+function fastest(cases) {
+  const best = new Map();
+  for (const row of cases) {
+    const other = best.get(workloadOf(row));
+    if (!other || row.milliseconds < other.milliseconds) best.set(workloadOf(row), row);
+  }
+  return best;
+}
 
 const pages = {
   async index() {
@@ -47,10 +59,14 @@ const pages = {
     about(one);
     const inTree = (row) => !row.tree.startsWith("leaf_");
     const missing = one ? objects(one.missing) : [];
-    const rows = [...cases, ...missing].filter(inTree).map((row) => ({ ...row, label: label(row) }));
+    const best = fastest(cases);
+    const rows = [...cases, ...missing].filter(inTree).map((row) => ({
+      ...row, label: label(row), fastest: best.get(workloadOf(row)) === row, link: historyLink(row) }));
     await report.panels("heat", "heat", distinct(rows, "precision").map((precision) =>
       [precision, { rows: rows.filter((row) => row.precision === precision) }]), NOTHING);
     table("cases", "Every case of the newest commit", CASE_COLUMNS, cases, historyLink);
+    table("fastest", "Of those measured here", [["case", "case"], ...CASE_COLUMNS.slice(1)],
+      [...best.values()].filter(inTree), historyLink);
     table("missing", "Cases without a figure", [["case", "case"], ["state", "state"], ["why", "why"]], missing);
   },
 
@@ -62,8 +78,9 @@ const pages = {
     const rows = cases.filter((row) => (precision === "all" || row.precision === precision)
       && variants.includes(row.variant) && row.gigabytes_per_second);
     const limits = one?.limits ?? {};
-    await draw("sizes", "sizes", { rows, cache: limits.cache, ceilings: limits.ceilings, launch: limits.launch }, NOTHING);
-    await draw("intensity", "intensity", { rows, roofs: limits.roofs }, NOTHING);
+    await draw("sizes", "sizes", { rows, cache: limits.cache, ceilings: limits.ceilings, launch: limits.launch },
+      NOTHING, `${one?.machine}, ${precision === "all" ? "all precisions" : precision}`);
+    await draw("intensity", "intensity", { rows, roofs: limits.roofs }, NOTHING, one?.machine);
     table("cases", "The cases drawn", [CASE_COLUMNS[0], ["resident_bytes", "resident bytes", "exact"],
       ["operations_per_byte", "operations a byte", "number"],
       ["gigaoperations_per_second", "10⁹ operations a second", "number"], ...CASE_COLUMNS.slice(1)], rows, historyLink);
@@ -79,49 +96,66 @@ const pages = {
     const variant = choose("variant", distinct(here, "variant").sort());
     const chosen = here.find((row) => row.variant === variant);
     await draw("waterfall", "waterfall", { rows: chosen ? waterfall(chosen, parts, data.how) : [] },
-      "Nothing to draw: no case here has modelled bytes and a known tree.");
+      "Nothing to draw: no case here has modelled bytes and a known tree.", `${chosen?.case} on ${one?.machine}`);
     table("parts", "Milliseconds a step, part by part", [["case", "case"], ["milliseconds", "measured", "number"],
-      ...parts.map((part) => [key(part), part, "number"]), ["commit", "commit", "commit"], ["file", "result file"]],
-      split, historyLink);
+      ...parts.map((part) => [key(part), part, "number"])], split, historyLink);
   },
 
   async history() {
-    const data = await load("history");
+    const data = await load("history"), asked = report.state(), wrong = [];
     report.about(data);
-    const machines = tick("machine", Object.keys(data.series), Object.keys(data.series).slice(0, 1));
+    const changed = data.changes.find((one) => data.series[one.machine]?.[one.metric]) ?? {};
+    const names = Object.keys(data.series);
+    const machines = tick("machine", names, [changed.machine ?? names[0]].filter(Boolean));
     const of = (key) => [...new Set(machines.flatMap(key))];
     const metrics = of((name) => Object.keys(data.series[name] ?? {}));
-    const metric = choose("metric", metrics, metrics.includes(SECONDS) ? SECONDS : metrics[0]);
-    const workload = choose("workload", of((name) => Object.keys(data.series[name]?.[metric] ?? {})));
+    const usual = [changed.metric, SECONDS].find((name) => metrics.includes(name))
+      ?? metrics.find((name) => !name.startsWith("controls.")) ?? metrics[0];
+    const metric = choose("metric", metrics, usual);
+    const workloads = of((name) => Object.keys(data.series[name]?.[metric] ?? {}));
+    const there = workloads.find((name) => (changed.case ?? "").endsWith(`/${name}`) || changed.case === name);
+    const workload = choose("workload", workloads, metric === changed.metric && there ? there : workloads[0]);
+    for (const [key, has] of [["metric", metric], ["workload", workload]]) {
+      const wanted = asked.get(key);
+      if (wanted && wanted !== has) wrong.push(`There is no ${key} ${wanted} here: ${has ?? "nothing"} is shown. `
+        + "What was measured with another version of a benchmark is in no series.");
+    }
     const found = machines.map((name) => [name, data.series[name]?.[metric]?.[workload]]).filter(([, one]) => one);
     const variants = tick("variant", [...new Set(found.flatMap(([, one]) => one.variants))].sort());
     const axis = report.choose("axis", ["commit", "date"]);
-    const place = (asked, fallback) => {
-      const at = asked ? data.commits.findIndex((one) => one.hash.startsWith(asked)) : -1;
+    const place = (key, fallback) => {
+      const hash = input(key), at = hash ? data.commits.findIndex((one) => one.hash.startsWith(hash)) : -1;
+      if (hash && at < 0) wrong.push(`There is no commit ${hash}: the range has no such end.`);
       return at < 0 ? fallback : at;
     };
-    const from = place(input("from"), 0), to = place(input("to"), Infinity);
+    const from = place("from", 0), to = place("to", Infinity);
+    report.notices(wrong);
     const inRange = (position) => position >= from && position <= to;
     const series = (await Promise.all(found.map(async ([name, one]) =>
       (await load(`series/${one.piece}`)).map((told) => ({ ...told, machine: name }))))).flat();
     const shown = series.filter((one) => variants.includes(one.variant));
-    const rows = shown.flatMap((one) => points(one, data, found.length > 1)).filter((row) => inRange(row.position));
-    const changes = data.changes.filter((one) => one.metric === metric && machines.includes(one.machine)
-      && inRange(one.position)
-      && shown.some((other) => one.case === [other.variant, workload].filter(Boolean).join("/")))
-      .map((one) => ({ ...one, date: data.commits[one.position].date, told: `${one.case}: ${one.told}`,
+    const unit = UNITS[data.units[metric]] ?? { name: data.units[metric] ?? "", scale: 1 };
+    const rows = shown.flatMap((one) => points(one, data, found.length > 1, unit.scale))
+      .filter((row) => inRange(row.position));
+    const changes = data.changes.filter((one) => one.metric === metric && inRange(one.position)
+      && shown.some((other) => one.machine === other.machine && one.environment === other.environment
+        && one.case === [other.variant, workload].filter(Boolean).join("/")))
+      .map((one) => ({ ...one, date: data.commits[one.position].date,
+        told: [one.case, one.environment, one.told].filter(Boolean).join(": "),
         spoken: `${one.state}: ${one.case}: ${one.told}`,
         commits: `${one.good.slice(0, 8)}..${one.bad.slice(0, 8)}` }));
-    const unit = data.units[metric] ?? "";
-    document.getElementById("unit").textContent = metric ? `${metric}, in ${unit || "no unit"}: less is better.` : "";
+    const heading = [metric, workload, unit.name].filter(Boolean).join(", ");
+    document.getElementById("unit").textContent = metric ? "Less is better." : "";
     const bumps = mlxBumps(data, machines).filter((one) => inRange(one.position));
     await draw("history", axis === "date" ? "history_by_date" : "history", { rows, changes, bumps },
-      "Nothing to draw: no such series was measured in this range.");
-    table("changes", "Changes", [["told", "what"], ["state", "state"], ["machine", "machine"], ["commits", "commits"],
-      ["alert", "alert"]], changes);
-    table("points", "The points drawn", [["line", "series"], ["value", `value, ${unit}`, "number"], ["low", "99 % from", "number"],
-      ["high", "to", "number"], ["roofline", "roofline", "number"], ["commit", "commit", "commit"], ["date", "date"],
-      ["subject", "subject"], ["pins", "on"], ["file", "result file"]], rows.slice(-500));
+      "Nothing to draw: no such series was measured in this range.", heading);
+    const few = shown.every((one) => one.positions.length < 2);
+    table("changes", few ? "Changes (no series here has two points)" : "Changes", [["told", "what"], ["state", "state"],
+      ["machine", "machine"], ["commits", "commits"], ["position", "at"], ["alert", "alert"]], changes);
+    table("points", "The points drawn", [["line", "series"], ["value", `value, ${unit.name}`, "number"],
+      ["low", "99 % from", "number"], ["high", "to", "number"], ["roofline", "roofline", "number"],
+      ["commit", "commit", "commit"], ["position", "number", "exact"], ["date", "date"], ["subject", "subject"],
+      ["pins", "on"], ["file", "result file"]], rows.slice(-500));
   },
 
   async memory() {
@@ -134,13 +168,12 @@ const pages = {
     const rows = here.flatMap((row) => kinds.map(([name, kind]) => ({
       ...row, kind, megabytes: row[name] / 1e6, ratio: row[name] / row.resident_bytes })));
     const ideal = here.slice(0, 1).map((row) => ({ megabytes: row.resident_bytes / 1e6, told: "ideal: parameters, gradients, state" }));
-    await draw("memory", "memory", { rows, ideal }, NOTHING);
+    await draw("memory", "memory", { rows, ideal }, NOTHING, `${workload} on ${one?.machine}`);
     table("bytes", "Bytes", [["case", "case"], ["resident_bytes", "ideal", "exact"],
-      ...kinds.map(([name, kind]) => [name, kind, "exact"]), ["peak_ratio", "peak/ideal", "number"],
-      ["commit", "commit", "commit"], ["file", "result file"]], here, historyLink);
+      ...kinds.map(([name, kind]) => [name, kind, "exact"]), ["peak_ratio", "peak/ideal", "number"]], here, historyLink);
     const tree = here[0]?.tree;
     const same = cases.filter((row) => row.tree === tree && row.error > 0);
-    await draw("accuracy", "accuracy", { rows: same }, NOTHING);
+    await draw("accuracy", "accuracy", { rows: same }, NOTHING, `${tree} on ${one?.machine}`);
     table("errors", `Error and speed on ${tree ?? "no tree"}`, CASE_COLUMNS, same, historyLink);
   },
 
@@ -155,7 +188,8 @@ const pages = {
     const one = calibrated.filter((row) => row.when === when);
     await draw("calibration", "calibration", { rows: one.flatMap((row) =>
       judges.map(([key, method]) => ({ ...row, method, share: row[key] }))) },
-      "Nothing to draw: this machine is not calibrated; python -m scripts.calibrate does it.");
+      "Nothing to draw: this machine is not calibrated; python -m scripts.calibrate does it.",
+      one.length ? `${one[0].case} on ${one[0].on}, ${one[0].separate} separate comparisons` : "");
     table("calibrations", "Calibrations", [["when", "calibration"], ["slowdown", "true slowdown", "percent"],
       ["found", "called slower", "percent"], ["called_faster", "called faster", "percent"],
       ["asv_found", "asv, 1.05", "percent"], ["pyperf_found", "pyperf", "percent"], ["comparisons", "comparisons", "exact"],
@@ -165,8 +199,8 @@ const pages = {
     table("noises", "Noise from night to night", [["case", "case"], ["metric", "metric"], ["environment", "environment"],
       ["points", "points", "exact"], ["noise", "noise", "percent"]], noise.sort((a, b) => b.noise - a.noise));
     await draw("controls", "controls", { rows: here(data.controls) }, "Nothing to draw: this machine measured no control.");
-    lines("shifts", data.shifts, "The controls show no change of a machine.");
-    table("environments", "The environment", [["what", "what"], ["is", "is"], ["was", "was"], ["measured", "measured"],
+    lines("shifts", data.shifts, "The controls show no change of a machine, as far as there are enough runs to tell.");
+    table("environments", "The environment", [["what", "what"], ["is", "is"], ["was", "was"], ["environment", "series"], ["measured", "measured"],
       ["commit", "commit", "commit"], ["file", "result file"]], here(data.environments));
   },
 
@@ -191,7 +225,7 @@ function news(data) {
   }
   for (const line of data.shifts) list.append(element("li", line));
   const quiet = data.news.filter((one) => !one.open).length;
-  if (!list.children.length) list.append(element("li", "Nothing that is suspected or confirmed is open."));
+  if (!list.children.length) list.append(element("li", data.nothing_new));
   if (quiet) list.append(element("li", `${quiet} more acknowledged or refuted: python -m scripts.triage lists them.`));
   document.getElementById("news").replaceChildren(list);
 }
@@ -213,14 +247,16 @@ function waterfall(row, parts, how) {
     label: `${bar.milliseconds.toPrecision(3)} ms, ${(100 * bar.milliseconds / row.milliseconds).toFixed(1)} %` }));
 }
 
-function points(one, data, severalMachines) {
+function points(one, data, severalMachines, scale) {
   const line = [severalMachines ? one.machine : "", one.variant, one.environment].filter(Boolean).join(", ") || "all";
+  const scaled = (value) => (value === null || value === undefined ? null : value * scale);
   return one.positions.map((position, number) => {
     const run = data.runs[one.runs[number]], commit = data.commits[position];
     return {
-      line, machine: one.machine, position, value: one.values[number], low: one.low?.[number], high: one.high?.[number],
-      roofline: one.roofline?.[number], commit: commit.hash, date: commit.date || null, subject: commit.subject,
-      file: run.file, pins: Object.entries(run.pins).map(([name, version]) => `${name} ${version}`).join(", "),
+      line, machine: one.machine, position, value: scaled(one.values[number]), low: scaled(one.low?.[number]),
+      high: scaled(one.high?.[number]), roofline: scaled(one.roofline?.[number]), commit: commit.hash,
+      date: commit.date || null, subject: commit.subject, file: run.file,
+      pins: Object.entries(run.pins).map(([name, version]) => `${name} ${version}`).join(", "),
       link: data.commit_url ? data.commit_url + commit.hash : undefined,
     };
   });
@@ -228,9 +264,12 @@ function points(one, data, severalMachines) {
 
 function mlxBumps(data, machines) {
   return machines.flatMap((name) => {
-    const runs = data.runs.filter((run) => run.machine === name && run.pins.mlx).sort((a, b) => a.position - b.position);
-    return runs.slice(1).flatMap((run, number) => (run.pins.mlx === runs[number].pins.mlx ? [] : [{
-      position: run.position, date: data.commits[run.position].date, told: `mlx ${run.pins.mlx}` }]));
+    const ours = data.runs.filter((run) => run.machine === name && run.pins.mlx);
+    return distinct(ours, "environment").flatMap((environment) => {
+      const runs = ours.filter((run) => run.environment === environment).sort((a, b) => a.position - b.position);
+      return runs.slice(1).flatMap((run, number) => (run.pins.mlx === runs[number].pins.mlx ? [] : [{
+        position: run.position, date: data.commits[run.position].date, told: `mlx ${run.pins.mlx}` }]));
+    });
   });
 }
 

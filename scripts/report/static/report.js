@@ -9,7 +9,10 @@ const report = (() => {
   function load(name) {
     if (!loading.has(name)) loading.set(name, new Promise((resolve, reject) => {
       const script = document.createElement("script");
-      const failed = () => reject(new Error(`data/${name}.js cannot be read`));
+      const failed = () => {
+        loading.delete(name); // so that it is asked for again
+        reject(new Error(`data/${name}.js cannot be read`));
+      };
       script.src = `data/${name}.js`;
       script.onload = () => (known.has(name) ? resolve(known.get(name)) : failed());
       script.onerror = failed;
@@ -46,15 +49,19 @@ const report = (() => {
     return value;
   }
 
-  // The same with a box for each option, of which several may be ticked.
+  // The same with a box for each option, of which several may be ticked; NONE says that no one is.
+  const NONE = "-";
   function tick(key, options, preferred = options) {
     const place = document.querySelector(`[data-checks="${key}"]`);
-    const asked = state().getAll(key).filter((name) => options.includes(name));
-    const chosen = asked.length ? asked : preferred;
+    const asked = state().getAll(key), known = asked.filter((name) => options.includes(name));
+    const chosen = known.length || asked.includes(NONE) ? known : preferred;
     place.replaceChildren(...options.map((name) => {
       const label = element("label"), box = element("input", null, { type: "checkbox", value: name });
       box.checked = chosen.includes(name);
-      box.onchange = () => change(key, [...place.querySelectorAll("input:checked")].map((one) => one.value));
+      box.onchange = () => {
+        const ticked = [...place.querySelectorAll("input:checked")].map((one) => one.value);
+        change(key, ticked.length ? ticked : [NONE]);
+      };
       label.append(box, ` ${name || "(none)"}`);
       return label;
     }));
@@ -80,20 +87,40 @@ const report = (() => {
     commit: (value) => value.slice(0, 8),
   };
 
+  const sorting = new Map();
+
+  // In the order of the column whose heading was pressed last; pressed again, the other way round.
+  function sorted(id, rows) {
+    const [key, way] = sorting.get(id) ?? [];
+    const of = (row) => row[key] ?? -Infinity;
+    return key ? [...rows].sort((a, b) => way * (of(a) < of(b) ? -1 : of(a) > of(b) ? 1 : 0)) : rows;
+  }
+
   // Columns are [key, heading, how it is written]; `link` gives a row's address for its first cell.
   function table(id, caption, columns, rows, link) {
     const place = document.getElementById(id);
     if (!rows.length) return place.replaceChildren(element("p", `${caption}: none.`));
     const built = element("table"), head = element("tr"), body = element("tbody"), top = element("thead");
     built.append(element("caption", caption));
-    for (const [, heading] of columns) head.append(element("th", heading, { scope: "col" }));
+    for (const [key, heading] of columns) {
+      const [by, way] = sorting.get(id) ?? [], cell = element("th", null, { scope: "col" });
+      const button = element("button", heading, { type: "button" });
+      if (by === key) cell.setAttribute("aria-sort", way > 0 ? "ascending" : "descending");
+      button.onclick = () => {
+        sorting.set(id, [key, by === key ? -way : 1]);
+        table(id, caption, columns, rows, link);
+        place.querySelectorAll("thead button")[columns.findIndex(([other]) => other === key)].focus();
+      };
+      cell.append(button);
+      head.append(cell);
+    }
     top.append(head);
-    for (const row of rows) {
+    for (const row of sorted(id, rows)) {
       const line = element("tr");
       columns.forEach(([key, , how = "text"], number) => {
         const value = row[key], empty = value === null || value === undefined || value === "";
         const cell = element(number ? "td" : "th", null, number ? {} : { scope: "row" });
-        const text = empty ? "" : written[how](value);
+        const text = empty ? "" : typeof value === "number" || how === "commit" ? written[how](value) : String(value);
         const address = how === "commit" ? commitLink(value) : number ? null : link?.(row);
         if (typeof value === "number") cell.className = "number";
         cell.append(address && text ? element("a", text, { href: address }) : text);
@@ -118,9 +145,12 @@ const report = (() => {
       background: "transparent",
       font: "system-ui, sans-serif",
       axis: { ...text, gridColor: line, domainColor: line, tickColor: line, labelLimit: 220 },
-      legend: { ...text, labelLimit: 260, symbolLimit: 60, orient: "bottom", columns: innerWidth < 700 ? 1 : 3 },
+      legend: { ...text, labelLimit: 260, symbolLimit: 60, orient: "bottom", symbolBaseFillColor: ink, symbolBaseStrokeColor: ink, symbolOpacity: 1, columns: innerWidth < 700 ? 1 : 3 },
       header: { ...text, labelLimit: 400 },
       text: { color: ink },
+      rule: { color: ink },
+      tick: { color: ink },
+      range: { category: style.getPropertyValue("--series").trim().split(/\s+/) },
       view: { stroke: line },
     };
   }
@@ -154,12 +184,30 @@ const report = (() => {
     for (const empty of inside.querySelectorAll("[role=graphics-symbol]:empty")) empty.setAttribute("aria-hidden", "true");
   }
 
-  const draw = (id, name, datasets, nothing) => panels(id, name, [["", datasets]], nothing);
+  const draw = (id, name, datasets, nothing, heading = "") => panels(id, name, [[heading, datasets]], nothing);
+
+  // What the page could not do as the address asked, in lines at its top.
+  function notices(lines) {
+    document.querySelectorAll(".asked").forEach((old) => old.remove());
+    document.getElementById("main").querySelector("h1").after(
+      ...lines.map((line) => element("p", line, { class: "notice asked", role: "status" })));
+  }
+
+  // The other pages show the same machine, workload and variant.
+  function carry() {
+    const kept = [...state()].filter(([key]) => ["machine", "workload", "variant"].includes(key));
+    for (const link of document.querySelectorAll("nav a")) {
+      link.hash = new URLSearchParams(kept).toString();
+    }
+  }
 
   async function show(page) {
     const main = document.getElementById("main");
     try {
       delete main.dataset.done;
+      for (const notice of main.querySelectorAll("[role=alert]")) notice.remove();
+      carry();
+      notices([]);
       await page();
     } catch (error) {
       main.prepend(element("p", `This page cannot be shown: ${error.message}`, { class: "notice", role: "alert" }));
@@ -179,11 +227,15 @@ const report = (() => {
       try { localStorage.setItem("theme", root.dataset.theme); } catch { /* see theme.js */ }
       again();
     };
+    document.querySelector(".skip").onclick = (event) => { // its address would take the place of the page's state
+      event.preventDefault();
+      document.getElementById("main").focus();
+    };
     addEventListener("hashchange", again);
     again();
   }
 
   function about(data) { commitUrl = data.commit_url; }
 
-  return { provide, load, state, choose, tick, input, objects, element, table, draw, panels, start, about };
+  return { provide, load, state, choose, tick, input, objects, element, table, draw, panels, notices, start, about };
 })();
