@@ -183,6 +183,7 @@ class TestHistory:
         assert row[0].startswith(f"{sites.SLOWER}: slower +")
         good, bad = ([one[:8] for one in made.commits].index(name) for name in row[3].split(".."))
         assert good < sites.STEP <= bad
+        assert int(row[4]) == sites.STEP
         told = tab.locator("#history svg .mark-rule [aria-label]").evaluate_all(
             "(all) => all.map((one) => one.ariaLabel)"
         )
@@ -395,7 +396,9 @@ def test_hostile_text_in_the_files_for_programs(hostile):
     summary = (hostile / "summary.md").read_text()
     assert "<script>" not in summary
     assert "<img" not in summary
-    ET.parse(hostile / "alerts.xml")
+    told = [one.text for one in ET.parse(hostile / "alerts.xml").iter("{http://www.w3.org/2005/Atom}content")]
+    assert told
+    assert not [text for text in told if "<script" in text or "<img" in text]
     ET.parse(hostile / "badge.svg")
     assert "<script" not in (hostile / "alerts.xml").read_text()
 

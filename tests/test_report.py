@@ -79,6 +79,23 @@ def test_the_parts_are_the_measurement(html):
         assert parts[attribution.HOST] == pytest.approx(0.1)
 
 
+def test_the_limits_are_the_machines(html):
+    (mac,) = [one for one in provided(html / "data/newest.js")["machines"] if one["machine"] == "mac-studio"]
+    found, smallest = mac["limits"], 1024 * 16
+    assert [(one["kind"], one["gigabytes_per_second"]) for one in found["ceilings"]] == [
+        (limits.MEASURED, pytest.approx(340)),
+        (limits.SPEC, 400),
+    ]
+    assert [(one["start"], one["end"]) for one in found["cache"]] == [(smallest, 48 * 2**20)]
+    launch = sites.MACHINE["launch"]["fixed"] + sites.MACHINE["launch"]["each"]
+    slope = [(one["resident_bytes"], one["gigabytes_per_second"]) for one in found["launch"]]
+    assert slope[0] == (smallest, pytest.approx(1024 * 28 / launch / 1e9))
+    assert slope[1] == (pytest.approx(340e9 * launch * 16 / 28), pytest.approx(340))
+    for one in found["roofs"]:
+        rate = one["gigaoperations_per_second"] / one["operations_per_byte"]
+        assert rate == pytest.approx(one["gigabytes_per_second"])
+
+
 def test_a_machine_without_a_ledger_has_asvs_seconds_and_says_so(html):
     pc = [row for row in table(html, "cases") if row["machine"] == "pc"]
     assert {row["case"] for row in pc} == set(sites.CASES)
