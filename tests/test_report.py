@@ -119,19 +119,33 @@ def test_what_is_missing_is_named_with_its_reason(html):
 def test_every_point_of_the_history_is_in_a_piece(made, html):
     data = provided(html / "data/history.js")
     assert [one["hash"] for one in data["commits"]] == made.commits
-    count = 0
+    count, listed = 0, {row["file"]: row for row in table(html, "series")}
     for machine, metrics in data["series"].items():
         for metric, workloads in metrics.items():
             for workload, told in workloads.items():
-                for one in provided(html / f"data/series/{told['piece']}.js"):
+                piece = f"data/series/{told['piece']}"
+                row = listed[f"{piece}.csv"]
+                assert (row["machine"], row["metric"], row["workload"]) == (machine, metric, workload)
+                assert json.loads((html / f"{piece}.json").read_text()) == provided(html / f"{piece}.js")
+                with (html / f"{piece}.csv").open(newline="") as lines:
+                    points = list(csv.DictReader(lines))
+                for one in provided(html / f"{piece}.js"):
                     case = "/".join(filter(None, (one["variant"], workload)))
                     for place, position in enumerate(one["positions"]):
-                        file = json.loads(Path(data["runs"][one["runs"][place]]["file"]).read_text())
-                        values, (names,), *_ = file["results"][metric]
+                        result = json.loads(Path(data["runs"][one["runs"][place]]["file"]).read_text())
+                        values, (names,), *_ = result["results"][metric]
                         value = values[names.index(repr(case))]
-                        assert file["commit_hash"] == made.commits[position]
-                        assert file["params"]["machine"] == machine
+                        assert result["commit_hash"] == made.commits[position]
+                        assert result["params"]["machine"] == machine
                         assert one["values"][place] == pytest.approx(value, rel=1e-5)
+                        (point,) = [
+                            point
+                            for point in points
+                            if (point["variant"], point["commit"]) == (one["variant"], made.commits[position])
+                        ]
+                        assert float(point["value"]) == one["values"][place]
+                        assert float(point["high"]) == pytest.approx(1.01 * value, rel=1e-5)
+                        assert point["file"] == data["runs"][one["runs"][place]]["file"]
                         assert one["low"][place] == pytest.approx(0.99 * value, rel=1e-5)
                         if metric == SECONDS:
                             assert one["roofline"][place] == pytest.approx(sites.CASES[case] / 2, rel=1e-4)
@@ -156,7 +170,7 @@ def test_the_confirmed_change_comes_first_in_words_and_in_the_feed(made, html):
 
 def test_tables_are_the_same_as_csv_and_as_json(html):
     names = {path.stem for path in (html / "tables").iterdir()}
-    assert {"cases", "missing", "alerts", "runs", "calibration", "noise", "controls", "environments"} == names
+    assert {"cases", "missing", "alerts", "series", "runs", "calibration", "noise", "controls", "environments"} == names
     for name in names:
         with (html / "tables" / f"{name}.csv").open(newline="") as file:
             rows = list(csv.DictReader(file))

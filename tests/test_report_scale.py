@@ -111,7 +111,7 @@ def test_a_long_history_is_published(benchmark, tmp_path, count):
     benchmark.extra_info["points"] = count * SERIES * len(MACHINES)
     benchmark.extra_info["peak_bytes"] = benchmark.pedantic(publish, (made,), rounds=1)
     html = tmp_path / "html"
-    assert len(list((html / "data" / "series").iterdir())) == SERIES * len(MACHINES) / 10
+    assert len(list((html / "data" / "series").glob("*.js"))) == SERIES * len(MACHINES) / 10
     if os.access(CHROMIUM, os.X_OK):
         loaded, seconds = first_view(html)
         benchmark.extra_info |= {"first_view_bytes": loaded, "first_view_seconds": seconds}

@@ -47,6 +47,7 @@ TABLES = {
     "cases": "every case of each machine's newest commit; spread is the interquartile range over the median",
     "missing": "the cases that were not measured, and why",
     "alerts": "every change, what became of it, and the series it is in, with levels in asv's unit",
+    "series": "which file has the points of a metric on a workload: below data/series, as CSV and as JSON",
     "runs": "every result file: when, on what and with what",
     "calibration": "how often comparisons called a known slowdown slower",
     "noise": "one standard deviation of each series from night to night, as a share",
@@ -59,6 +60,7 @@ HEADINGS = {
     "cases": (*_SOURCE, "case", "variant", "precision", "tree", "milliseconds"),
     "missing": (*_SOURCE, "case", "variant", "precision", "tree", "state", "why"),
     "alerts": ("alert", "state", "machine", "environment", "metric", "case", "unit", "before", "after", "ratio"),
+    "series": ("machine", "metric", "workload", "file"),
     "runs": ("machine", "commit", "position", "measured", "path"),
     "calibration": ("machine", "date", "commit", "case", "on", "file", "slowdown", "comparisons", "separate", "found"),
     "noise": ("machine", "metric", "case", "environment", "points", "noise"),
@@ -119,8 +121,9 @@ def build(config: Config, results: Path, html: Path) -> None:
     provide(data, "charts", charts.every())
     provide(data, "newest", bounded(shared | newest_data(gathered)))
     provide(data, "trust", bounded(shared | rows | {"shifts": shifts(gathered)}))
-    provide(data, "history", bounded(shared | history_data(config, gathered, data)))
-    write_tables(tables, gathered, rows)
+    told = history_data(config, gathered, data)
+    provide(data, "history", bounded(shared | told))
+    write_tables(tables, gathered, rows | {"series": pieces(told["series"])})
     exports.write_feed(html / exports.FEED, gathered.news, command.one_line(config.project))
     exports.write_badge(html, gathered.news, gathered.comparable)
     shutil.copytree(STATIC, html / "report", dirs_exist_ok=True)
@@ -236,10 +239,14 @@ def history_data(config: Config, gathered: Gathered, folder: Path) -> dict[str, 
         return {"series": {}, "units": {}, "commits": [], "runs": [], "changes": []}
     known = gathered.seen.known
     index: timeline.Index = {}
+    runs = timeline.runs(known)
     for key, ours in timeline.pieces(history.series(known.points, every=True)):
         machine, metric, workload = key
         name = timeline.name(key)
-        write_piece(folder, f"series/{name}", ours)
+        text = json.dumps(ours, separators=(",", ":"), allow_nan=False)
+        (folder / "series" / f"{name}.js").write_text(f'report.provide("series/{name}", {text});\n')
+        (folder / "series" / f"{name}.json").write_text(text)
+        (folder / "series" / f"{name}.csv").write_text(timeline.table(ours, runs, known.commits))
         told = {"piece": name, "variants": sorted({one["variant"] for one in ours})}
         index.setdefault(machine, {}).setdefault(metric, {})[workload] = told
     commits = timeline.commits(config, known.commits)
@@ -248,7 +255,7 @@ def history_data(config: Config, gathered: Gathered, folder: Path) -> dict[str, 
         "series": index,
         "units": known.units,
         "commits": commits,
-        "runs": timeline.runs(known),
+        "runs": runs,
         "changes": [
             {key: one[key] for key in ("alert", "state", "machine", "worse")}
             | {key: member[key] for key in ("metric", "case", "environment", "good", "bad")}
@@ -259,9 +266,14 @@ def history_data(config: Config, gathered: Gathered, folder: Path) -> dict[str, 
     }
 
 
-def write_piece(folder: Path, name: str, data: list[dict[str, Any]]) -> None:
-    text = json.dumps(data, separators=(",", ":"), allow_nan=False)
-    (folder / f"{name}.js").write_text(f"report.provide({json.dumps(name)}, {text});\n")
+def pieces(index: timeline.Index) -> list[dict[str, Any]]:
+    """A row for the file of every metric on every workload."""
+    return [
+        {"machine": machine, "metric": metric, "workload": workload, "file": f"data/series/{told['piece']}.csv"}
+        for machine, metrics in index.items()
+        for metric, workloads in metrics.items()
+        for workload, told in workloads.items()
+    ]
 
 
 def write_tables(folder: Path, gathered: Gathered, rows: dict[str, list[dict[str, Any]]]) -> None:

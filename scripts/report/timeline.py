@@ -5,7 +5,7 @@ import itertools
 import json
 import math
 import subprocess
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,9 +15,13 @@ from numpy.typing import NDArray
 
 from scripts import command, history
 from scripts.history import ABOUT, MACHINE_KEYS, History, Series
+from scripts.report import exports
 
 ROOFLINE = "track_times_roofline"
 """The benchmark whose figure, of the same run, turns seconds into roofline seconds."""
+
+COLUMNS = ("variant", "environment", "commit", "value", "low", "high", "roofline", "file")
+"""Of a piece as CSV."""
 
 DIGITS = 6
 """Significant digits of a figure; no clock is better, and whole numbers keep all of theirs."""
@@ -63,6 +67,25 @@ def plain(one: Series, held_against: Mapping[tuple[str, str, str, str], Series])
             for run, value in zip(told["runs"], one.values.tolist(), strict=True)
         ]
     return told
+
+
+def table(told: list[dict[str, Any]], known: Sequence[dict[str, Any]], commits: Sequence[str]) -> str:
+    """The same as CSV, a row a point; `known` are the runs. A figure that there is none of is empty."""
+    files = [cell(run["file"]) for run in known]
+    lines = [",".join(COLUMNS)]
+    for one in told:
+        name = f"{cell(one['variant'])},{cell(one['environment'])}"
+        none = [None] * len(one["values"])
+        figures = [one["values"], *(one.get(column) or none for column in ("low", "high", "roofline"))]
+        written = [["" if value is None else repr(value) for value in figure] for figure in figures]
+        for position, run, *row in zip(one["positions"], one["runs"], *written, strict=True):
+            lines.append(f"{name},{commits[position]},{','.join(row)},{files[run]}")
+    return "\n".join(lines) + "\n"
+
+
+def cell(text: str) -> str:
+    """A text as a cell of CSV."""
+    return '"' + exports.inert(text).replace('"', '""') + '"'
 
 
 def rounded(values: NDArray[Any]) -> list[float | None]:
