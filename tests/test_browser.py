@@ -450,19 +450,20 @@ class TestLittle:
         assert "Left out" in told["index"] or path.stem in told["index"]
 
 
+@pytest.fixture(scope="module")
+def published(tmp_path_factory) -> Path:
+    made = sites.two_machines(tmp_path_factory.mktemp("site"))
+    told = json.loads(made.config.read_text()) | {"plugins": [".scripts.report.publisher"]}
+    made.config.write_text(json.dumps(told))
+    (made.folder / "scripts").symlink_to(ROOT / "scripts")
+    (made.folder / "benchmarks").symlink_to(ROOT / "benchmarks")
+    publisher.publish(made.config)
+    return made.folder / "html"
+
+
 @pytest.mark.slow
 class TestPublished:
     """What `asv publish` writes with its plugin: its own pages and asv-tachyon's are there as well, and offline."""
-
-    @pytest.fixture(scope="class")
-    def published(self, tmp_path_factory) -> Path:
-        made = sites.two_machines(tmp_path_factory.mktemp("site"))
-        told = json.loads(made.config.read_text()) | {"plugins": [".scripts.report.publisher"]}
-        made.config.write_text(json.dumps(told))
-        (made.folder / "scripts").symlink_to(ROOT / "scripts")
-        (made.folder / "benchmarks").symlink_to(ROOT / "benchmarks")
-        publisher.publish(made.config)
-        return made.folder / "html"
 
     @pytest.mark.parametrize(
         "page", ["classic.html#/", "classic.html#/summarylist", "classic.html#/regressions", "tachyon.html"]
