@@ -4,6 +4,7 @@ asv keeps one number a metric and case. The ledger keeps what a reader needs to 
 ceiling it is held against, load, and every sample. Entries, by `what`:
 
     machine  what a run measured on: machine, settings, ceiling, launch costs
+    resumed  the run goes on where it was interrupted
     started  a case is about to be measured; alone, it says that the process died
     case     a case was measured
     accuracy a variant was measured in a precision, over many steps
@@ -28,9 +29,16 @@ def append(entry: Entry) -> None:
     """Add `entry` to the run's ledger, with the commit and environment that asv is measuring."""
     path = os.environ.get(VARIABLE)
     if path:
-        where = {"commit": os.environ.get("ASV_COMMIT"), "environment": os.environ.get("ASV_ENV_NAME")}
-        with open(path, "a") as file:
-            file.write(json.dumps(where | {"time": time.time()} | entry) + "\n")
+        line = json.dumps(where() | {"time": time.time()} | entry) + "\n"
+        with open(path, "a+b") as file:
+            file.seek(max(file.seek(0, os.SEEK_END) - 1, 0))
+            cut_short = file.read(1) not in (b"", b"\n")  # by a kill: that line is lost, this one is not
+            file.write(b"\n" * cut_short + line.encode())
+
+
+def where() -> dict[str, str | None]:
+    """The commit and the environment that asv is measuring."""
+    return {"commit": os.environ.get("ASV_COMMIT"), "environment": os.environ.get("ASV_ENV_NAME")}
 
 
 def read(path: Path) -> list[Entry]:

@@ -183,12 +183,19 @@ def settings() -> dict[str, object]:
 
 
 def conditions() -> dict[str, object]:
-    """What may change from case to case: load, and on a Mac thermal pressure (0 is nominal) and power source."""
+    """What may change from case to case: load; on a Mac thermal pressure (0 is nominal) and how it has its power."""
     now: dict[str, object] = {"load": os.getloadavg()[0]}
     if sys.platform == "darwin":
         now["thermal_pressure"] = thermal_pressure(output("notifyutil", "-g", THERMAL_KEY))
         now["on_battery"] = "Battery Power" in output("pmset", "-g", "batt")
+        now["low_power_mode"] = low_power_mode(output("pmset", "-g"))
     return now
+
+
+def low_power_mode(text: str) -> bool | None:
+    """Whether `pmset -g` says that the machine saves power: `lowpowermode 1`, on newer ones `powermode 1`."""
+    found = re.search(r"^\s*(?:low)?powermode\s+(\d+)", text, re.MULTILINE)
+    return found[1] == "1" if found else None
 
 
 def thermal_pressure(text: str) -> int | None:

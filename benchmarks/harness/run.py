@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from asv_runner.benchmarks.mark import SkipNotImplemented
 
 import adamw
-from benchmarks.harness import cases, ledger, machine
+from benchmarks.harness import cases, ledger, machine, resume
 from benchmarks.harness.cases import Case
 from benchmarks.harness.ceiling import Ceiling
 from benchmarks.harness.counters import Counters, Donation
@@ -26,18 +26,31 @@ if TYPE_CHECKING:
     from benchmarks.harness.accuracy import Accuracy
     from benchmarks.harness.roofline import Roofline
 
+COOL_DOWN, POLL = 120.0, 5.0
+"""Seconds that a machine may take to cool down before a case is measured again, and from one look to the next."""
+
 DONATES = Path("donates.json")
 """What the run measured of donation, beside its measurements."""
 
 
 def begin() -> dict[str, Any]:
-    """Measure what this machine allows: asv's `setup_cache`, once a run. Plain data, so that reading it is cheap."""
+    """Measure what this machine allows: asv's `setup_cache`, once a run. Plain data, so that reading it is cheap.
+
+    A run that was interrupted is gone on with instead: what it measured lies ready then.
+    """
     from benchmarks.harness import ceiling, donation, roofline
     from benchmarks.harness.measure import private_caches
 
     check_installed()
     start = time.perf_counter()
     here = machine.identify()
+    now = {"machine": here._asdict(), "settings": machine.settings(), "suite": resume.suite()}
+    if earlier := resume.interrupted(now):
+        begun = resume.restore(earlier)
+        with private_caches():
+            write_whole(DONATES, json.dumps(donation.measure()))
+        ledger.append({"what": "resumed", "wall": time.perf_counter() - start})
+        return begun
     measured = {"ceiling": ceiling.measure()._asdict(), "launch": roofline.measure_launch()._asdict()}
     with private_caches():  # a compiler's seconds, spent once a run and not in every case
         write_whole(DONATES, json.dumps(donation.measure()))
@@ -45,10 +58,9 @@ def begin() -> dict[str, Any]:
         {
             "what": "machine",
             "wall": time.perf_counter() - start,
-            "machine": here._asdict(),
+            **now,
             "description": str(here),
             "spec": here.spec._asdict() if here.spec else None,
-            "settings": machine.settings(),
             "donates": donation.measure()._asdict(),
             **measured,
         }
@@ -88,6 +100,9 @@ def take(case: Case) -> Measurement:
     fresh, used = paths(case)
     measurement = load(fresh) or measured(case, fresh)
     os.replace(fresh, used)
+    following = resume.queued(str(case), 1)
+    if following.exists():  # of a run that was interrupted in its second round
+        os.replace(following, fresh)
     return measurement
 
 
@@ -120,7 +135,7 @@ def accuracy(variant: str, precision: str) -> "Accuracy":
     """The long-run accuracy of `variant` in `precision`: measured once a run, which takes a second or two."""
     from benchmarks.harness import accuracy
 
-    path = Path(f"{variant}-{precision}.accuracy.json")
+    path = resume.accuracy_path(variant, precision)
     try:
         return accuracy.Accuracy(**json.loads(path.read_text()))
     except FileNotFoundError:
@@ -141,8 +156,8 @@ def accuracy(variant: str, precision: str) -> "Accuracy":
 
 
 def paths(case: Case) -> tuple[Path, Path]:
-    name = str(case).replace("/", "-")
-    return Path(f"{name}.json"), Path(f"{name}.used.json")
+    fresh = resume.queued(str(case), 0)
+    return fresh, fresh.with_suffix(".used.json")
 
 
 def load(path: Path) -> Measurement | None:
@@ -166,10 +181,17 @@ def measured(case: Case, path: Path) -> Measurement:
 
     before = machine.conditions()
     known = load(paths(case)[1])
+    again = None
     write_whole(path, json.dumps({"failed": f"{case}: the process that measured it died"}))
     ledger.append({"what": "started", "case": str(case)})
     try:
         measurement = measure(case, known.work if known else None, donates())
+        after = machine.conditions()
+        if again := risen(before, after):
+            before = cooled(before)
+            second = measure(case, measurement.work, donates())
+            measurement = second._replace(first_step=measurement.first_step)  # only the first had cold caches
+            after = machine.conditions()
     except Exception as error:
         write_whole(path, json.dumps({"failed": str(error)}))
         ledger.append({"what": "failure", "case": str(case), "message": str(error)})
@@ -184,11 +206,28 @@ def measured(case: Case, path: Path) -> Measurement:
             "resident_bytes": case.resident_bytes,
             "wall": measurement.wall,
             "before": before,
-            "after": machine.conditions(),
+            "after": after,
+            "again": again,
             "measurement": measurement.to_dict(),
         }
     )
     return measurement
+
+
+def risen(before: dict[str, Any], after: dict[str, Any]) -> str | None:
+    """In words, how much hotter the machine got from `before` to `after`; None if it did not, or does not tell."""
+    old, new = before.get("thermal_pressure"), after.get("thermal_pressure")
+    if old is None or new is None or new <= old:
+        return None
+    return f"thermal pressure rose from {old} to {new}"
+
+
+def cooled(wanted: dict[str, Any]) -> dict[str, Any]:
+    """The conditions as soon as the machine is as cool as `wanted`, or when it has had time enough."""
+    deadline = time.monotonic() + COOL_DOWN
+    while risen(wanted, now := machine.conditions()) and time.monotonic() < deadline:
+        time.sleep(POLL)
+    return now
 
 
 def check_can_run(variant: str) -> None:
