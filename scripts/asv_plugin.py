@@ -1,8 +1,9 @@
 """asv's plugin, named in asv.conf.json: environments with this machine's MLX backend, results written in one piece.
 
-It uses asv's own mechanism (an `Environment` subclass, chosen by `environment_type: mlx`) and wraps two of asv's
-functions: `write_json`, which would leave half a file behind when the disk is full or the process is killed, and
-`Results.save`, beside whose file the run's ledger is kept.
+It uses asv's own mechanism (an `Environment` subclass, chosen by `environment_type: mlx`) and wraps three of asv's
+functions: `write_json`, which would leave half a file behind when the disk is full or the process is killed;
+`Results.save`, which would replace what an earlier run measured, and beside whose file the run's ledger is kept; and
+`Results.load_data`, which would end the run at a file that was damaged.
 """
 
 import atexit
@@ -17,11 +18,12 @@ from typing import Any
 
 import psutil
 from asv import util
+from asv.console import log
 from asv.plugins.virtualenv import Virtualenv
 from asv.results import Results
 
 from benchmarks.harness import cases
-from scripts import command, ledger, scratch
+from scripts import command, earlier, ledger, scratch
 
 CPU_PACKAGE, CUDA_PACKAGE = "mlx-cpu", "mlx-cuda-13"
 
@@ -127,8 +129,12 @@ def finish(start: float) -> None:
         print(f"{len(cases_done)} cases measured: {work:.0f} s of {wall:.0f} s ({work / wall:.0%}) {command.OWN_WORK}")
 
 
+DAMAGED = (util.UserError, ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+"""What reading a result file that is none raises."""
+
 original_write_json = util.write_json
 original_save = Results.save
+original_load_data = Results.load_data
 
 
 def write_json(path: str, data: Any, api_version: int | None = None, compact: bool = False) -> None:
@@ -144,15 +150,30 @@ def write_json(path: str, data: Any, api_version: int | None = None, compact: bo
 
 
 def save(self: Results, result_dir: str) -> None:
-    """asv's own `save`, and beside its file the ledger of what was measured for it."""
-    original_save(self, result_dir)
+    """asv's own `save`, but what it replaces of an earlier run is kept; and beside its file the ledger of this one."""
     run = Path(os.environ.get(ledger.VARIABLE, ""))
-    path = Path(result_dir, self._filename).with_suffix(".jsonl")
+    path = Path(result_dir, self._filename)
     try:
+        kept = earlier.replaced_in(path, self, psutil.Process().create_time())
+        if kept:
+            original_save(kept, result_dir)
+        original_save(self, result_dir)
         mine = [entry for entry in ledger.read(run) if belongs(entry, self)]
-        ledger.merge(path, ledger.with_ceiling(mine))
+        before = ledger.merge(path.with_suffix(".jsonl"), ledger.with_ceiling(mine))
+        if kept:
+            earlier.write_ledger(Path(result_dir, kept._filename), before)
     except OSError as error:
         raise util.UserError(f"cannot write {path}: {error.strerror}; the old file is whole") from error
+
+
+def load_data(self: Results, result_dir: str) -> None:
+    """asv's own `load_data`, but a file that cannot be read is put aside instead of ending the run."""
+    path = Path(result_dir, self._filename)
+    try:
+        original_load_data(self, result_dir)
+    except DAMAGED as error:
+        os.replace(path, path.with_name(path.name + earlier.CORRUPT))
+        log.warning(f"{path} cannot be read, and is now {path.name}{earlier.CORRUPT}: {command.one_line(str(error))}")
 
 
 def belongs(entry: dict[str, Any], results: Results) -> bool:
@@ -161,3 +182,4 @@ def belongs(entry: dict[str, Any], results: Results) -> bool:
 
 util.write_json = write_json
 Results.save = save
+Results.load_data = load_data

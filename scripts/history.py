@@ -19,7 +19,7 @@ from asv.repo import NoSuchNameError, get_repo
 from asv.results import Results
 from numpy.typing import NDArray
 
-from scripts import command
+from scripts import command, earlier
 
 BENCHMARKS, MACHINE = "benchmarks.json", "machine.json"
 LARGEST_FILE = 64 * 2**20
@@ -49,7 +49,7 @@ class History(NamedTuple):
 
     points    a row a value: machine, environment, metric, case, position (of the commit in history), value, low, high
               (asv's 99 % interval of the median within the run, where it has one), run
-    runs      a row a result file: machine, commit, position, measured (when it began), path, what it ran on and with
+    runs      a row a result file: machine, commit, position, measured (when), path, what it ran on and with
     commits   every commit of the branches, the oldest first
     units     of the metrics
     problems  what could not be read and why, in lines
@@ -214,7 +214,8 @@ def files(results: Path, machine: str | None) -> list[Path]:
             f"no machine {machine!r} below {results}; there are: {', '.join(known) or 'none'}; use --machine"
         )
     chosen = [folder for folder in folders if machine in (None, folder.name)]
-    return [path for folder in chosen for path in sorted(folder.glob("*.json")) if path.name != MACHINE]
+    names = [[*folder.glob("*.json"), *folder.glob(f"*{earlier.SUFFIX}")] for folder in chosen]
+    return [path for found in names for path in sorted(found) if path.name != MACHINE]
 
 
 def load(path: Path) -> Results:
@@ -297,7 +298,7 @@ def plain(parameter: str) -> str:
 def about(result: Results, position: int) -> dict[str, Any]:
     """What a result file was measured on and with, and when."""
     started = [moment for moment in result.started_at.values() if isinstance(moment, int | float)]
-    measured = float(min(started, default=result.date)) / 1000
+    measured = float(max(started, default=result.date)) / 1000
     if not 0 <= measured < LATEST:
         raise Unreadable("its date is none")
     said = {key: str(result.params.get(key, "")) for key in MACHINE_KEYS}

@@ -68,10 +68,12 @@ def with_ceiling(entries: list[Entry]) -> list[Entry]:
     return complete
 
 
-def merge(path: Path, run: list[Entry]) -> None:
-    """Put all entries of a `run` into `path`, in place of an older run's of the same cases and machine."""
+def merge(path: Path, run: list[Entry]) -> list[Entry]:
+    """Put a `run` into `path`, in place of an older run's entries of the same cases and machine, which it returns."""
     if not run:
-        return
+        return []
+    old = read(path)
     new = {(entry["what"] == "machine", entry.get("case")) for entry in run}
-    kept = [entry for entry in read(path) if (entry["what"] == "machine", entry.get("case")) not in new]
+    kept = [entry for entry in old if (entry["what"] == "machine", entry.get("case")) not in new]
     write_whole(path, "".join(json.dumps(entry) + "\n" for entry in kept + run))
+    return [entry for entry in old if entry not in kept and entry not in run]

@@ -1,0 +1,73 @@
+"""Earlier results of a commit: kept when it is measured again, beside asv's file, which has only the newest.
+
+asv replaces what it had. Every value that a run replaces goes to a file of its own, NAME-TIME.earlier, in asv's format:
+asv's own commands pass over it, `scripts.history` reads it like any other.
+"""
+
+import copy
+import itertools
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from asv import util
+from asv.results import Results
+
+from scripts import ledger
+
+SUFFIX = ".earlier"
+CORRUPT = ".corrupt"
+
+
+def replaced(old: Results, new: Results) -> Results | None:
+    """What `old` has and `new` has otherwise or not at all, of the same commit and environment; None if nothing."""
+    kept = copy.deepcopy(old)
+    for metric in list(old.get_all_result_keys()):
+        if not keep_replaced(kept, new, metric):
+            kept.remove_result(metric)
+    return kept if kept.get_all_result_keys() else None
+
+
+def keep_replaced(kept: Results, new: Results, metric: str) -> bool:
+    """Leave of a metric what `new` replaces; whether that is anything."""
+    values = kept._results[metric]
+    if values is None or metric not in new._results:
+        return False
+    if kept.started_at.get(metric) == new.started_at.get(metric):
+        return False  # it is the same measurement
+    cases = list(itertools.product(*kept._benchmark_params[metric] or []))
+    if kept.benchmark_version.get(metric) != new.benchmark_version.get(metric):
+        now = [None] * len(values)
+    else:
+        now = new.get_result_value(metric, kept._benchmark_params[metric] or [])
+    for place in range(min(len(values), len(cases))):
+        if values[place] == now[place] or util.is_na(values[place]):
+            for column in (kept._results, kept._samples, kept._stats):
+                if column[metric] is not None:
+                    column[metric][place] = None
+    return any(not util.is_na(value) for value in values)
+
+
+def replaced_in(path: Path, new: Results, began: float) -> Results | None:
+    """What writing `new` to `path` replaces of before `began` (seconds since 1970), under a name of its own."""
+    if not path.exists():
+        return None
+    old = Results.load(str(path))
+    for metric in [name for name in old.get_all_result_keys() if (old.started_at.get(name) or 0) / 1000 >= began]:
+        old.remove_result(metric)  # of this very run: asv writes after every round
+    kept = replaced(old, new)
+    if kept:
+        moment = min(kept.started_at.get(metric) or kept.date for metric in kept.get_all_result_keys())
+        kept._filename = str(Path(path.parent.name, f"{path.stem}-{stamp(moment)}{SUFFIX}"))
+    return kept
+
+
+def stamp(moment: float) -> str:
+    """Milliseconds since 1970 as a part of a file's name: so exact that the same name is the same measurement."""
+    return datetime.fromtimestamp(moment / 1000, UTC).strftime("%Y%m%dT%H%M%S.%f")[:-3]
+
+
+def write_ledger(path: Path, entries: list[dict[str, Any]]) -> None:
+    """The ledger entries that belong to the earlier results in `path`, and the machine's."""
+    if any(entry["what"] in ("case", "accuracy") for entry in entries):
+        ledger.merge(path.with_suffix(".jsonl"), entries)
