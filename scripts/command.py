@@ -32,8 +32,9 @@ class UserError(Exception):
 
 def parser(description: str | None, epilog: str) -> argparse.ArgumentParser:
     """A parser whose help ends with examples, printed as they are."""
+    called = Path(sys.argv[0])
     return argparse.ArgumentParser(
-        prog=f"python -m scripts.{Path(sys.argv[0]).stem}",
+        prog=f"python -m scripts.{called.parent.name if called.stem == '__main__' else called.stem}",
         description=description,
         epilog=epilog,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -4,9 +4,10 @@ import json
 from pathlib import Path
 
 from benchmarks.harness.files import write_whole
-from benchmarks.harness.ledger import VARIABLE, Entry, read
+from benchmarks.harness.ledger import MARKS, VARIABLE, Entry, read
 
 __all__ = [
+    "MARKS",
     "VARIABLE",
     "Entry",
     "by_case",

@@ -120,3 +120,13 @@ def test_help_has_two_examples():
         asked = [sys.executable, "-m", f"scripts.{name}", "--help"]
         done = subprocess.run(asked, cwd=ROOT, capture_output=True, text=True, check=True)
         assert done.stdout.count(f"  python -m scripts.{name}") >= 2
+
+
+def test_what_came_of_looking_for_the_commit_is_remembered(tmp_path):
+    (tmp_path / "mac").mkdir()
+    begun = {"alert": "0123abcd", "event": alerts.SUSPECTED, "worse": True, "good": "a", "bad": "b", "series": []}
+    found = {"alert": "0123abcd", "event": alerts.SEARCHED, "reason": "commit c"}
+    alerts.add(tmp_path, "mac", [begun, found, {"alert": "0123abcd", "event": alerts.CONFIRMED, "reason": "+9 %"}])
+    ((known,), problems) = alerts.read(tmp_path, "mac")
+    assert (known.state, known.reason, known.culprit) == (alerts.CONFIRMED, "+9 %", "commit c")
+    assert problems == []

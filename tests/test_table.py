@@ -12,7 +12,7 @@ from ledgers import MACHINE, entry
 from rich.console import Console
 
 from benchmarks.harness import cases, files
-from scripts import bench, command, git, ledger, table
+from scripts import command, git, ledger, measuring, table
 
 
 def written(folder: Path, *entries: ledger.Entry, machine: dict = MACHINE) -> Path:
@@ -136,7 +136,7 @@ def test_the_quick_profile_selects_few_figures_of_its_cases_and_the_controls():
     import re
 
     def selected(name: str) -> bool:
-        return any(re.search(expression, name) for expression in bench.selection("quick"))
+        return any(re.search(expression, name) for expression in measuring.selection("quick"))
 
     assert selected("step.Step.track_seconds('eager/float32/resnet50')")
     assert selected("accuracy.Accuracy.track_error('eager/float32/resnet50')")
@@ -148,19 +148,19 @@ def test_the_quick_profile_selects_few_figures_of_its_cases_and_the_controls():
     assert not selected("accuracy.LongRun.track_after_2000('compiled/bfloat16')")
     assert not selected("scaling.Scaling.track_seconds('eager/float32/leaf_1024')")
     assert any(re.search(expression, "scaling.Scaling.track_seconds('eager/float32/leaf_1024')")
-               for expression in bench.selection("default"))  # fmt: skip
+               for expression in measuring.selection("default"))  # fmt: skip
     for name in (
         "work.Work.track_kernels('eager/float32/gpt2')",
         "accuracy.LongRun.track_v_decay('compiled/bfloat16')",
     ):
-        assert any(re.search(expression, name) for expression in bench.selection("default"))
+        assert any(re.search(expression, name) for expression in measuring.selection("default"))
 
 
 def test_the_progress_bar_knows_how_many_cases_there_are():
     for profile in cases.PROFILES:
         names = [*cases.WORKLOADS, *cases.sweep()]
         precisions = [name.partition("/")[0] for name in names if cases.in_profile(name, profile)]
-        assert bench.expected(profile) == sum(
+        assert measuring.expected(profile) == sum(
             precisions.count(one) for variant in here.VARIANTS for one in cases.precisions(variant)
         )
 
@@ -229,8 +229,8 @@ def test_a_commit_may_be_named_as_git_names_it(monkeypatch):
 
 def test_of_asvs_output_the_reason_is_the_last_line_that_says_one():
     text = f"· Creating\n·· cannot install mlx: no network\n\n3 s of 4 s {command.OWN_WORK}, the rest\n"
-    assert bench.last_line(text) == "cannot install mlx: no network"
-    assert bench.last_line("") == "no reason given"
+    assert measuring.last_line(text) == "cannot install mlx: no network"
+    assert measuring.last_line("") == "no reason given"
 
 
 def test_the_long_run_is_shown_beside_the_speed_of_its_variant_and_precision(tmp_path):

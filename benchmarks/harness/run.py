@@ -49,7 +49,8 @@ def begin() -> dict[str, Any]:
         begun = resume.restore(earlier)
         with private_caches():
             write_whole(DONATES, json.dumps(donation.measure()))
-        ledger.append({"what": "resumed", "wall": time.perf_counter() - start})
+        marks = os.environ.get(ledger.MARKS, "")
+        ledger.append({"what": "resumed", "wall": time.perf_counter() - start, "marks": marks})
         return begun
     measured = {"ceiling": ceiling.measure()._asdict(), "launch": roofline.measure_launch()._asdict()}
     with private_caches():  # a compiler's seconds, spent once a run and not in every case
@@ -62,6 +63,7 @@ def begin() -> dict[str, Any]:
             "description": str(here),
             "spec": here.spec._asdict() if here.spec else None,
             "donates": donation.measure()._asdict(),
+            "marks": os.environ.get(ledger.MARKS, ""),
             **measured,
         }
     )

@@ -17,7 +17,6 @@ exit codes: 0 written, 2 error, 130 interrupted
 
 def parser() -> argparse.ArgumentParser:
     parser = command.parser(__doc__, EPILOG)
-    parser.prog = "python -m scripts.report"
     parser.add_argument(
         "--config", type=Path, default=Path("asv.conf.json"), metavar="FILE", help="default: asv.conf.json"
     )

@@ -1,0 +1,1 @@
+"""A night: everything that happens unattended, in one command. See README, "Every night"."""
