@@ -29,6 +29,9 @@ OPEN = (SUSPECTED, UNDECIDED, CONFIRMED)
 GROWN = "grown"
 """The event of an alert that has more series than before."""
 
+SEARCHED = "searched"
+"""The event of an alert whose commit was looked for: `reason` says what came of it."""
+
 DIGITS = 8
 NAME = re.compile(f"[0-9a-f]{{{DIGITS}}}")
 NEWEST = re.compile(rb'"when": "(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00)"')
@@ -42,6 +45,7 @@ class Known(NamedTuple):
     good, bad  full hashes of the last commit surely before the step and of the first surely after it
     levels     of every series before and after the step
     reason     what was said of it last
+    culprit    what came of looking for its commit
     """
 
     name: str
@@ -52,6 +56,7 @@ class Known(NamedTuple):
     bad: str
     levels: dict[Key, tuple[float, float]]
     reason: str = ""
+    culprit: str = ""
 
     def knows(self, one: Suspicion, positions: Mapping[str, int]) -> bool:
         """Whether this is about the step `one`: in the same series, at a commit that both may mean.
@@ -164,7 +169,7 @@ MALFORMED = (ValueError, LookupError, TypeError, ArithmeticError, RecursionError
 def parsed(line: str) -> tuple[str, dict[str, Any]]:
     """When an event was, and what it says. Raises one of MALFORMED."""
     event = json.loads(line)
-    if event["event"] not in (*STATES, GROWN) or not NAME.fullmatch(event["alert"]):
+    if event["event"] not in (*STATES, GROWN, SEARCHED) or not NAME.fullmatch(event["alert"]):
         raise ValueError(line)
     if "series" in event:
         event["series"] = levels(event["series"])
@@ -191,6 +196,8 @@ def changed(known: Known, event: dict[str, Any]) -> Known:
     """What is known after one more event."""
     if event["event"] == GROWN:
         return known._replace(levels=event.get("series", {}) | known.levels)
+    if event["event"] == SEARCHED:
+        return known._replace(culprit=command.one_line(str(event.get("reason", ""))))
     return known._replace(state=event["event"], reason=command.one_line(str(event.get("reason", ""))))
 
 

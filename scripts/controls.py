@@ -136,6 +136,8 @@ def in_ledger(path: Path) -> dict[str, str]:
     entries = ledger.read(path)
     host = ledger.machine(entries)
     said = {str(name): str(value) for name, value in host["settings"].items()} if host else {}
+    if marks := ledger.marks(entries):
+        said["measured although"] = marks
     states = [entry["after"] for entries in ledger.by_case(entries).values() for entry in entries if "after" in entry]
     for name in ("on_battery", "low_power_mode"):
         if any(name in state for state in states):

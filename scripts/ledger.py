@@ -4,9 +4,10 @@ import json
 from pathlib import Path
 
 from benchmarks.harness.files import write_whole
-from benchmarks.harness.ledger import MARKS, VARIABLE, Entry, read
+from benchmarks.harness.ledger import BEGINS, MARKS, VARIABLE, Entry, read
 
 __all__ = [
+    "BEGINS",
     "MARKS",
     "VARIABLE",
     "Entry",
@@ -15,6 +16,7 @@ __all__ = [
     "finished",
     "long_run_errors",
     "machine",
+    "marks",
     "merge",
     "read",
     "with_ceiling",
@@ -26,6 +28,11 @@ DIED = "the process that measured it died: out of memory, a crash, or asv's time
 def machine(entries: list[Entry]) -> Entry | None:
     """The newest entry that says what was measured on."""
     return next((entry for entry in reversed(entries) if entry["what"] == "machine"), None)
+
+
+def marks(entries: list[Entry]) -> str:
+    """What was wrong with the machine when it was measured on; empty if nothing that was looked at."""
+    return "; ".join(dict.fromkeys(str(entry["marks"]) for entry in entries if entry.get("marks")))
 
 
 def by_case(entries: list[Entry]) -> dict[str, list[Entry]]:
@@ -74,7 +81,7 @@ def merge(path: Path, run: list[Entry]) -> list[Entry]:
     if not run:
         return []
     old = read(path)
-    new = {(entry["what"] == "machine", entry.get("case")) for entry in run}
-    kept = [entry for entry in old if (entry["what"] == "machine", entry.get("case")) not in new]
+    new = {(entry["what"] in BEGINS, entry.get("case")) for entry in run}
+    kept = [entry for entry in old if (entry["what"] in BEGINS, entry.get("case")) not in new]
     write_whole(path, "".join(json.dumps(entry) + "\n" for entry in kept + run))
     return [entry for entry in old if entry not in kept and entry not in run]

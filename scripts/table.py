@@ -45,6 +45,7 @@ class Report:
         if not host:
             raise command.UserError(f"{path} does not say which machine it was measured on; run asv again")
         self.host = host
+        self.marks = ledger.marks(entries)
 
     @property
     def ceilings(self) -> list[str]:
@@ -66,6 +67,7 @@ class Report:
             f"Python {settings['python']}",
             "% of ceiling: " + "; in another run: ".join(self.ceilings),
             f"spec ceiling: {spec_text}",
+            *([f"measured although: {self.marks}"] if self.marks else []),
         ]
 
     def frame(self) -> pd.DataFrame:

@@ -20,6 +20,9 @@ from typing import Any
 VARIABLE = "ADAMW_BENCH_LEDGER"
 """The environment variable that names the run's ledger; without it none is kept."""
 
+BEGINS = ("machine", "resumed")
+"""The entries with which a run, or what goes on with one, begins."""
+
 MARKS = "ADAMW_BENCH_MARKS"
 """The environment variable that says what was wrong with the machine, if it was measured on all the same."""
 

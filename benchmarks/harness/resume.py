@@ -23,9 +23,6 @@ OLDEST = 7 * 24 * 3600.0
 GIVE_UP = 2
 """Times that a run may end with the same case under way before the case is taken for what ends it."""
 
-BEGINS = ("machine", "resumed")
-"""The entries with which a run, or what goes on with one, begins."""
-
 Found = dict[str, list[dict[str, Any]]]
 """By case, in the order of measuring: measurements as plain data, and failures as {"failed": why}."""
 
@@ -87,7 +84,7 @@ def found(entries: Iterable[Entry]) -> Found:
     for one in entries:
         case = one.get("case", "")
         if under_way and not (case == under_way and one["what"] in ("case", "failure")):
-            if one["what"] in BEGINS:  # the run ended, not the case's process alone
+            if one["what"] in ledger.BEGINS:  # the run ended, not the case's process alone
                 unfinished[under_way] = unfinished.get(under_way, 0) + 1
             else:
                 told.setdefault(under_way, []).append({"failed": f"{under_way}: the process that measured it died"})

@@ -174,9 +174,7 @@ def run(checks: Checks, say: Callable[[str], None]) -> Result:
                 refused.append(found.says)
             elif check.then in ("degrade", "wait"):
                 marks.append(found.says)
-            line += {"pass": ""}.get(
-                check.then, " (refused)" if check.then == "refuse" else " (the results are marked)"
-            )
+            line += {"pass": "", "refuse": " (refused)"}.get(check.then, " (the results are marked)")
         said.append(line)
         say(line)
     return Result(refused, marks, said)

@@ -58,13 +58,9 @@ def read(path: Path) -> Settings:
     try:
         settings = msgspec.toml.decode(path.read_bytes(), type=Settings)
     except FileNotFoundError as error:
-        raise command.UserError(
-            f"no {path}; name another with --settings, or take the one of the repository"
-        ) from error
+        raise command.UserError(f"no {path}; name another with --settings") from error
     except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError, ValueError) as error:
-        raise command.UserError(
-            command.one_line(f"{path}: {error}; mend it, its comments say what each key is")
-        ) from error
+        raise command.UserError(command.one_line(f"{path}: {error}; its comments say what each key is")) from error
     if settings.profile not in cases.PROFILES:
         choices = ", ".join(cases.PROFILES)
         raise command.UserError(f"{path}: no profile {settings.profile[:20]!r}; choose one of: {choices}")
