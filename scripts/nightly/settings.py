@@ -65,3 +65,8 @@ def read(path: Path) -> Settings:
         choices = ", ".join(cases.PROFILES)
         raise command.UserError(f"{path}: no profile {settings.profile[:20]!r}; choose one of: {choices}")
     return settings
+
+
+def with_options(settings: Settings, profile: str | None, machine: str) -> Settings:
+    """The settings with what the command line says otherwise."""
+    return msgspec.structs.replace(settings, profile=profile or settings.profile, machine=machine)

@@ -1,0 +1,87 @@
+"""Measure one commit by asv, so that a kill costs the case under way and no more."""
+
+import contextlib
+import time
+from pathlib import Path
+
+import psutil
+from rich.console import Console
+
+from scripts import command, ledger, measuring
+from scripts.nightly import plan, record
+from scripts.nightly.record import Tried
+
+LONGEST_REASON = 300
+
+
+class NotRun(Exception):
+    """asv did not get so far as to measure, and it is not the commit's fault; the message says why."""
+
+
+def measure(
+    commit: str, lane: str, machine: str, profile: str, marks: list[str], floor: float, console: Console
+) -> Tried:
+    """What came of measuring `commit`. Raises NotRun.
+
+    The run's ledger stays until asv has written its results: who begins again goes on with it. When less than `floor`
+    GB of memory are left to the machine, the process that takes most is killed, before the machine kills another.
+    """
+    run_ledger = plan.journal(lane, machine, commit)
+    run_ledger.parent.mkdir(parents=True, exist_ok=True)
+    run_ledger.touch()
+    log = run_ledger.with_suffix(".log")
+    before = len(ledger.read(run_ledger))
+    start = time.monotonic()
+    asv = measuring.arguments(commit, profile, machine, Path(lane))
+    with measuring.running(asv, run_ledger, profile, log, "; ".join(marks)) as process:
+        total = measuring.expected(profile)
+        measuring.watch(process, run_ledger, total, console, lambda pid: guard(pid, floor, console))
+    seconds = time.monotonic() - start
+    entries = ledger.read(run_ledger)
+    told = log.read_text(errors="replace")
+    if process.returncode not in (0, 2):
+        raise NotRun(f"{measuring.last_line(told)} (all of it: {log})")
+    work = sum(entry.get("wall", 0.0) for entry in entries[before:])
+    tried = judged(commit, lane, entries, told)._replace(seconds=seconds, work=work)
+    run_ledger.unlink()
+    return tried
+
+
+def judged(commit: str, lane: str, entries: list[ledger.Entry], log: str) -> Tried:
+    """What a run that asv ended by itself came to, from its ledger."""
+    cases, missing = len(ledger.by_case(entries)), ledger.failures(entries)
+    missing = {name: command.one_line(why) for name, why in missing.items()}
+    outcome, reason = record.MEASURED if not missing else record.PARTLY, ""
+    if not ledger.machine(entries):
+        outcome, reason = record.NOT_INSTALLED, why_not_installed(log)
+    elif not cases:
+        outcome = record.NOTHING
+        reason = next(iter(missing.values()), "every case was skipped")
+    return Tried(commit, lane, outcome, 0.0, 0.0, cases, missing, reason[:LONGEST_REASON], ledger.marks(entries))
+
+
+def why_not_installed(log: str) -> str:
+    """The error in what asv printed."""
+    lines = [command.one_line(line) for line in log.splitlines()]
+    errors = [line for line in lines if "rror" in line and "STD" not in line]
+    return (errors or [measuring.last_line(log)])[-1]
+
+
+def guard(asv: int, floor: float, console: Console) -> None:
+    """Kill the largest of asv's benchmark processes if less than `floor` GB of memory are left."""
+    free = psutil.virtual_memory().available / 1e9
+    if free >= floor:
+        return
+    with contextlib.suppress(psutil.Error, ValueError):
+        largest = max(psutil.Process(asv).children(recursive=True), key=resident)
+        held = resident(largest) / 1e9
+        largest.kill()
+        told = f"killed a process that held {held:.1f} GB: {free:.1f} GB were left"
+        console.print(told, markup=False, highlight=False)
+
+
+def resident(process: psutil.Process) -> int:
+    try:
+        return process.memory_info().rss
+    except psutil.Error:
+        return 0

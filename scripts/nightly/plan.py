@@ -1,0 +1,78 @@
+"""Which commits a night measures: the newest, those that were interrupted, then what was missed, the oldest first."""
+
+from collections.abc import Sequence, Set
+from pathlib import Path
+from typing import NamedTuple
+
+from asv.config import Config
+
+from scripts import history
+from scripts.history import MALFORMED
+from scripts.nightly import record
+
+FOLDER = Path(".asv/night")
+"""Where a night keeps what it needs if it is interrupted."""
+
+STEP = "step.Step.track_seconds"
+NEWEST, INTERRUPTED, MISSED = "newest", "interrupted", "missed"
+
+
+class Planned(NamedTuple):
+    """A commit to measure, and why."""
+
+    commit: str
+    why: str
+
+
+def plan(config: Config, lane: str, results: Path, machine: str) -> list[Planned]:
+    """The commits of a lane that this machine has not measured, in the order of measuring. Raises UserError."""
+    commits, _ = history.branch_commits(config)
+    known = record.done(record.read(results, machine), lane)
+    known |= with_results(results, machine, known) & set(commits)
+    begun = interrupted(lane, machine, commits)
+    return order(commits, known - begun, begun)
+
+
+def order(commits: Sequence[str], known: Set[str], begun: Set[str]) -> list[Planned]:
+    """Of `commits`, the oldest first: the newest, those `begun`, those not `known` that are newer than any known."""
+    newest = commits[-1]
+    places = [place for place, commit in enumerate(commits) if commit in known]
+    since = min(places, default=len(commits))
+    missed = [commit for commit in commits[since:-1] if commit not in known and commit not in begun]
+    told = [Planned(newest, INTERRUPTED if newest in begun else NEWEST)] if newest not in known else []
+    told += [Planned(commit, INTERRUPTED) for commit in commits[:-1] if commit in begun]
+    return told + [Planned(commit, MISSED) for commit in missed]
+
+
+def with_results(results: Path, machine: str, known: Set[str]) -> set[str]:
+    """The commits for which there are seconds, though no night measured them; those `known` are not looked at."""
+    short = {commit[:8] for commit in known}
+    found = set()
+    for path in results.glob(f"{machine}/*.json"):
+        if path.name == history.MACHINE or path.name.partition("-")[0] in short:
+            continue
+        try:
+            result = history.load(path)
+            values = result._results.get(STEP) or []
+            if any(history.number(value) is not None for value in values):
+                found.add(result.commit_hash)
+        except MALFORMED:
+            continue
+    return found
+
+
+def journal(lane: str, machine: str, commit: str) -> Path:
+    """Where the ledger of a commit's run is kept until asv has written its results."""
+    return FOLDER / f"{machine}-{Path(lane).name}-{commit}.jsonl"
+
+
+def interrupted(lane: str, machine: str, commits: Sequence[str]) -> set[str]:
+    """The commits whose run was begun and has no results yet. What is kept of commits that are gone is removed."""
+    begun = {journal(lane, machine, commit): commit for commit in commits}
+    found = set()
+    for path in FOLDER.glob(f"{machine}-{Path(lane).name}-*.jsonl"):
+        if path in begun:
+            found.add(begun[path])
+        else:
+            path.unlink(missing_ok=True)
+    return found

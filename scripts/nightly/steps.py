@@ -1,0 +1,108 @@
+"""What a night does after measuring, each a command of its own: one that fails does not take the others with it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from scripts import alerts, command, git
+from scripts.nightly.plan import FOLDER
+from scripts.nightly.settings import Settings
+
+END = 8.0
+"""Seconds that a command has to end when it is asked to."""
+
+LONGEST = 6 * 3600.0
+MOST_LINES = 40
+
+
+class Done(NamedTuple):
+    """What a command came to: its exit code, and what it printed."""
+
+    code: int
+    lines: list[str]
+
+    @property
+    def last(self) -> str:
+        return command.one_line(self.lines[-1]) if self.lines else "no reason given"
+
+
+def run(*arguments: str, seconds: float = LONGEST) -> Done:
+    """Run `python -m ARGUMENTS` in a process group of its own, which ends with this call, whatever happens."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
+        text=True, errors="replace", start_new_session=True, env=os.environ | {"COLUMNS": "120"},
+    )  # fmt: skip
+    try:
+        out, _ = process.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        end(process)
+        return Done(124, [f"{arguments[0]} took longer than {seconds:.0f} s"])
+    except BaseException:
+        end(process)
+        raise
+    return Done(process.returncode, out.splitlines())
+
+
+def end(process: subprocess.Popen) -> None:
+    """Ask a process group to end, and end it if it does not."""
+    for number, patience in ((signal.SIGTERM, END), (signal.SIGKILL, END)):
+        try:
+            os.killpg(process.pid, number)
+            process.wait(timeout=patience)
+        except (ProcessLookupError, subprocess.TimeoutExpired):
+            continue
+
+
+def exact(before: str, after: str, profile: str) -> Done:
+    """What a step does in the newest commit, beside the one measured before it. Code 1: something got worse."""
+    return run("scripts.compare", before, after, "--exact", "--profile", profile)
+
+
+class Found(NamedTuple):
+    """What the history shows: what detect printed, and what is to be measured again, what is worse first."""
+
+    done: Done
+    suspected: list[str]
+
+
+def detect(lane: str, machine: str) -> Found:
+    path = FOLDER / "detect.json"
+    path.unlink(missing_ok=True)
+    done = run("scripts.detect", "--config", lane, "--machine", machine, "--record", "--json", str(path))
+    try:
+        told: dict[str, Any] = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return Found(done, [])
+    listed = sorted(told["alerts"], key=lambda one: not one["worse"])
+    wanted = ("new", alerts.SUSPECTED, alerts.UNDECIDED)
+    return Found(done, [one["alert"] for one in listed if one["state"] in wanted])
+
+
+def confirm(lane: str, machine: str, alert: str, settings: Settings) -> Done:
+    """Code 1: it is confirmed."""
+    budget = str(settings.confirm_seconds)
+    asked = ["--config", lane, "--machine", machine, "--alert", alert, "--budget", budget]
+    return run("scripts.confirm", *asked, seconds=3 * settings.confirm_seconds + 600)
+
+
+def search(results: Path, machine: str, one: alerts.Known, settings: Settings) -> str:
+    """Look for the commit of a confirmed alert, and remember what came of it, in words."""
+    if only_commit(one.good, one.bad):
+        reason = f"{one.bad[:10]}: no other commit lies between"
+    else:
+        _, metric, case = next(iter(one.levels))
+        budget = str(settings.bisect_seconds)
+        asked = [one.good, one.bad, "--case", f"^{case}$", "--metric", metric, "--budget", budget]
+        done = run("scripts.bisect", *asked, seconds=3 * settings.bisect_seconds + 600)
+        reason = command.one_line("; ".join(done.lines[-3:])) if done.code in (0, 1, 3) else f"not found: {done.last}"
+    alerts.add(results, machine, [{"alert": one.name, "event": alerts.SEARCHED, "reason": reason}])
+    return reason
+
+
+def only_commit(good: str, bad: str) -> bool:
+    """Whether `bad` comes right after `good`."""
+    return git.output("rev-list", "--count", "--first-parent", f"{good}..{bad}", "--") == "1"

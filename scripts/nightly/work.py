@@ -1,0 +1,160 @@
+"""The parts of a night, in order: the machine, what others did, each lane's commits, what they show, the report."""
+
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+from asv.config import Config
+from rich.console import Console
+
+from scripts import alerts, command, history, measuring, share
+from scripts.nightly import commit, plan, preflight, record, steps
+from scripts.nightly.night import Night
+from scripts.nightly.plan import Planned
+from scripts.nightly.settings import Settings
+
+
+class Lane(NamedTuple):
+    """A configuration of asv, and the file that it is in."""
+
+    name: str
+    config: Config
+
+    @property
+    def results(self) -> Path:
+        return Path(self.config.results_dir)
+
+
+class Work(NamedTuple):
+    """What all parts of a night share: what is wanted of it, what it has told, and where that is printed."""
+
+    wanted: Settings
+    told: Night
+    console: Console
+
+    def say(self, line: str) -> None:
+        self.console.print(line, markup=False, highlight=False)
+
+
+def whole(work: Work, lanes: list[Lane]) -> None:
+    """All of a night; what each part tells is in `work.told`."""
+    found = preflight.run(work.wanted.checks, work.say)
+    work.told.checks, work.told.refused = found.said, found.refused
+    if found.refused:
+        return
+    until = time.monotonic() + 3600 * work.wanted.hours
+    for lane in lanes:
+        pulled(work, lane)
+        before = newest_measured(work, lane)
+        if measured := measure(work, lane, until, found.marks):
+            look(work, lane, before, measured)
+        pushed(work, lane)
+
+
+def newest_measured(work: Work, lane: Lane) -> str | None:
+    """The newest commit that an earlier night measured."""
+    tried = record.read(lane.results, work.wanted.machine)
+    done = {one.commit for one in tried if one.lane == lane.name and one.outcome in record.DONE}
+    return next((one for one in reversed(history.branch_commits(lane.config)[0]) if one in done), None)
+
+
+def measure(work: Work, lane: Lane, until: float, marks: list[str]) -> str | None:
+    """Measure one commit after the other, as long as there is time; the newest of those that were."""
+    machine = work.wanted.machine
+    planned = plan.plan(lane.config, lane.name, lane.results, machine)
+    if not planned:
+        work.say(f"{lane.name}: nothing new")
+        return None
+    measuring.check_machine(machine)
+    done: list[record.Tried] = []
+    for number, one in enumerate(planned):
+        if number and time.monotonic() + max((each.seconds for each in done), default=0.0) > until:
+            work.told.left += len(planned) - number
+            break
+        work.say(f"{lane.name}: {one.commit[:8]}, {one.why}, {number + 1} of {len(planned)}")
+        tried = measured(work, lane, one, marks)
+        if not tried:
+            break
+        done.append(tried)
+        if number + 1 < len(planned):
+            pushed(work, lane)
+    good = {one.commit for one in done if one.outcome in record.DONE}
+    return next((one.commit for one in planned if one.commit in good), None)
+
+
+def measured(work: Work, lane: Lane, one: Planned, marks: list[str]) -> record.Tried | None:
+    """What came of a commit; None if asv cannot measure at all, which the next commit would not change."""
+    wanted = work.wanted
+    try:
+        tried = commit.measure(
+            one.commit, lane.name, wanted.machine, wanted.profile, marks, wanted.memory_floor_gb, work.console
+        )
+    except commit.NotRun as error:
+        work.told.failed.append(f"{one.commit[:8]}: {error}")
+        return None
+    record.add(lane.results, wanted.machine, tried)
+    work.told.tried.append(tried)
+    work.say(f"{one.commit[:8]}: {tried.outcome}, {tried.cases} cases, {tried.seconds:.0f} s. {tried.reason}".rstrip())
+    return tried
+
+
+def look(work: Work, lane: Lane, before: str | None, newest: str) -> None:
+    """Count what changed, search the history, measure again what it makes one suspect, and report."""
+    told, wanted = work.told, work.wanted
+    if before and before != newest:
+        work.say(f"counting what a step does in {before[:8]} and {newest[:8]}")
+        done = steps.exact(before, newest, wanted.profile)
+        told.exact = done.lines
+        if done.code not in (0, 1):
+            told.failed.append(f"exact counters: {done.last}")
+    work.say("searching the history")
+    found = steps.detect(lane.name, wanted.machine)
+    told.history = found.done.lines
+    if found.done.code not in (0, 1):
+        told.failed.append(f"detect: {found.done.last}")
+    judge(work, lane, found.suspected)
+    work.say("writing the report")
+    done = steps.run("scripts.report", "--config", lane.name)
+    if done.code:
+        told.failed.append(f"report: {done.last}")
+
+
+def judge(work: Work, lane: Lane, suspected: list[str]) -> None:
+    """Measure again what is suspected, and look for the commit of what is confirmed."""
+    told, wanted = work.told, work.wanted
+    for name in suspected[: wanted.alerts_a_night] if wanted.confirm_seconds else []:
+        work.say(f"measuring alert {name} again")
+        done = steps.confirm(lane.name, wanted.machine, name, wanted)
+        if done.code not in (0, 1, 3):
+            told.failed.append(f"confirm {name}: {done.last}")
+    known, _ = alerts.read(lane.results, wanted.machine)
+    open_ones = [one for one in known if one.state == alerts.CONFIRMED and one.worse and not one.culprit]
+    for one in open_ones[: wanted.alerts_a_night] if wanted.bisect_seconds else []:
+        work.say(f"looking for the commit of alert {one.name}")
+        steps.search(lane.results, wanted.machine, one, wanted)
+    known, _ = alerts.read(lane.results, wanted.machine)
+    told.alerts += [one for one in known if one.name in suspected]
+
+
+def where(work: Work, lane: Lane) -> share.Where:
+    return share.Where(work.wanted.remote, work.wanted.branch, lane.results)
+
+
+def pulled(work: Work, lane: Lane) -> None:
+    """Bring what the results branch has. Without a network the night goes on with what is here."""
+    if work.wanted.remote:
+        try:
+            share.pull(where(work, lane))
+        except command.UserError as error:
+            work.say(f"pull: {error}")
+
+
+def pushed(work: Work, lane: Lane) -> None:
+    """Put all results of this machine on the branch, those as well that an earlier night could not."""
+    if work.wanted.remote:
+        work.told.not_pushed = ""
+        try:
+            share.push(where(work, lane), work.wanted.machine, f"{work.wanted.machine}: results")
+        except command.UserError as error:
+            work.say(f"push: {error}")
+            work.told.not_pushed = str(error)

@@ -1,0 +1,300 @@
+"""Share results through a branch of their own: `pull` what it has, `push` what this machine measured.
+
+The branch has one folder a machine, as results/ has, and asv's benchmarks.json. Nothing is checked out: a commit is
+made of what is on the branch and of this machine's files, and made anew on top of another machine's if that was faster.
+Files that are only ever added to (alerts, calibrations, nights) are joined line by line.
+"""
+
+import argparse
+import json
+import os
+import random
+import re
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from benchmarks.harness.files import write_whole
+from scripts import command, git, scratch
+from scripts.history import BENCHMARKS, LARGEST_FILE, MACHINE
+
+TIP = "refs/adamw"
+"""Below which this clone keeps what it saw of the branch, so that it is not fetched whole again."""
+
+ADDED_TO = ("alerts.jsonl", "calibration.jsonl", "nights.jsonl")
+FILE = re.compile(r"([A-Za-z0-9_][A-Za-z0-9_.-]{0,99})/([A-Za-z0-9_][A-Za-z0-9_.+-]{0,250}\.(?:json|jsonl|earlier))")
+"""What may be on the branch: a machine's folder, and a file of results in it."""
+
+TRIES = 30
+LONGEST_PAUSE = 5.0
+"""Seconds between two tries, at most: chance decides, so that two machines do not meet again."""
+
+NETWORK_SECONDS = 120
+
+PLAIN = ["-c", "gc.auto=0", "-c", "maintenance.auto=false", "-c", "protocol.ext.allow=never"]
+"""What git must not do beside what it is asked for."""
+
+IDENTITY = {
+    f"GIT_{who}_{what}": told
+    for who in ("AUTHOR", "COMMITTER")
+    for what, told in (("NAME", "AdamW nightly"), ("EMAIL", "nightly@localhost"))
+}
+
+EPILOG = """examples:
+  python -m scripts.share pull --remote origin                     what all machines measured, into results/
+  python -m scripts.share push --remote origin --machine mac-mini  what this one did, onto the branch
+
+exit codes: 0 done, 2 error: nothing is lost, say it again, 130 interrupted
+"""
+
+
+class Unreachable(command.UserError):
+    """The remote does not answer."""
+
+
+class Where(NamedTuple):
+    """A branch of a remote, the clone it is seen from, and the folder that it is a copy of."""
+
+    remote: str
+    branch: str
+    results: Path
+
+    @property
+    def seen(self) -> str:
+        return f"{TIP}/{self.branch}"
+
+
+def call(*arguments: str, given: bytes = b"", index: Path | None = None, seconds: float | None = None) -> bytes:
+    """What git prints. Raises UserError; Unreachable if it takes longer than `seconds`."""
+    environment = os.environ | IDENTITY | {"GIT_TERMINAL_PROMPT": "0"}
+    if index:
+        environment["GIT_INDEX_FILE"] = str(index)
+    try:
+        done = subprocess.run(
+            ["git", *PLAIN, *arguments], input=given, capture_output=True, env=environment, timeout=seconds
+        )
+    except subprocess.TimeoutExpired as error:
+        raise Unreachable(f"git {arguments[0]}: no answer in {seconds:g} s; check the network") from error
+    if done.returncode:
+        told = done.stderr.decode(errors="replace").strip().splitlines() or ["no reason given"]
+        raise command.UserError(command.one_line(f"git {arguments[0]}: {told[-1]}"))
+    return done.stdout
+
+
+def tip(where: Where) -> str | None:
+    """The newest commit of the branch, fetched; None if there is no such branch. Raises Unreachable."""
+    name = f"refs/heads/{where.branch}"
+    try:
+        listed = call("ls-remote", "--", where.remote, name, seconds=NETWORK_SECONDS).decode().split()
+        if not listed:
+            return None
+        lock = Path(call("rev-parse", "--git-path", where.seen).decode().strip() + ".lock")
+        lock.unlink(missing_ok=True)  # of a git that was killed: only one of ours runs at a time
+        call(
+            "fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--refmap=", "--", where.remote,
+            f"+{name}:{where.seen}", seconds=NETWORK_SECONDS,
+        )  # fmt: skip
+    except Unreachable:
+        raise
+    except command.UserError as error:
+        raise Unreachable(f"{where.remote} cannot be reached: {error}; results stay in {where.results}") from error
+    return call("rev-parse", where.seen).decode().strip()
+
+
+def listing(commit: str | None) -> dict[str, str]:
+    """The branch's files: the blob of every path that may be there; others are passed over."""
+    if not commit:
+        return {}
+    found = {}
+    for line in call("ls-tree", "-r", "-l", "-z", "--full-tree", commit).decode(errors="replace").split("\0"):
+        about, _, path = line.partition("\t")
+        mode, _, blob, size = about.split() if about else ("", "", "", "0")
+        if mode == "100644" and (FILE.fullmatch(path) or path == BENCHMARKS) and int(size) <= LARGEST_FILE:
+            found[path] = blob
+    return found
+
+
+def content(blob: str) -> str:
+    return call("cat-file", "blob", blob).decode(errors="replace")
+
+
+def local_files(where: Where, machine: str | None) -> dict[str, Path]:
+    """The files of results that may be on the branch, by their path there."""
+    folders = [path.parent for path in where.results.glob(f"*/{MACHINE}") if machine in (None, path.parent.name)]
+    found = {f"{path.parent.name}/{path.name}": path for folder in folders for path in sorted(folder.iterdir())}
+    return {
+        name: path
+        for name, path in found.items()
+        if FILE.fullmatch(name) and stat.S_ISREG(path.lstat().st_mode) and path.stat().st_size <= LARGEST_FILE
+    }
+
+
+def blobs_of(paths: list[Path], write: bool = False) -> list[str]:
+    """git's names of the contents of files."""
+    if not paths:
+        return []
+    given = "".join(f"{path.absolute()}\n" for path in paths).encode()
+    return (
+        call("hash-object", *(["-w"] if write else []), "--no-filters", "--stdin-paths", given=given).decode().split()
+    )
+
+
+def pull(where: Where, machine: str | None = None) -> int:
+    """Bring what the branch has, and `where.results` has not, there. How many files changed. Raises UserError."""
+    there = listing(tip(where))
+    changed = 0
+    for path, blob in there.items():
+        if path == BENCHMARKS or machine not in (None, path.partition("/")[0]):
+            continue
+        here = where.results / path
+        if not here.exists():
+            text = content(blob)
+        elif here.name in ADDED_TO:
+            text = joined(here.read_text(errors="replace"), content(blob))
+            if text == here.read_text(errors="replace"):
+                continue
+        else:
+            continue  # what this machine has is the newer, or the same
+        write_whole(here, text)
+        changed += 1
+    if BENCHMARKS in there:
+        write_whole(where.results / BENCHMARKS, merged_benchmarks(where, there))
+    return changed
+
+
+def push(where: Where, machine: str | None, message: str) -> int:
+    """Put this machine's files on the branch. How many changed. Raises UserError, Unreachable without a network."""
+    for number in range(TRIES):
+        before = tip(where)
+        changed, commit = committed(where, machine, before, message)
+        if not changed:
+            return 0
+        try:
+            call(
+                "push", "--quiet", "--porcelain", "--", where.remote, f"{commit}:refs/heads/{where.branch}",
+                seconds=NETWORK_SECONDS,
+            )  # fmt: skip
+            return changed
+        except command.UserError as error:
+            reason = str(error)
+        after = tip(where)  # Unreachable ends it here
+        if after == before and number >= TRIES // 3:  # nobody was faster, and it is no push under way either
+            raise command.UserError(f"{where.remote} takes no push: {reason}; results stay in {where.results}")
+        time.sleep(random.uniform(0, min(LONGEST_PAUSE, 0.1 * 2**number)))
+    raise command.UserError(f"{where.remote}: others were faster {TRIES} times; results stay in {where.results}")
+
+
+def committed(where: Where, machine: str | None, parent: str | None, message: str) -> tuple[int, str]:
+    """How many files differ from those of `parent`, and a commit that has them. Nothing is checked out."""
+    there = listing(parent)
+    ours = local_files(where, machine)
+    changed: dict[str, str] = {}
+    for (name, path), blob in zip(ours.items(), blobs_of(list(ours.values())), strict=True):
+        if there.get(name) == blob:
+            continue
+        if name in there and path.name in ADDED_TO:
+            text = joined(content(there[name]), path.read_text(errors="replace"))
+            blob = written(text)
+            if blob == there[name]:
+                continue
+        else:
+            (blob,) = blobs_of([path], write=True)
+        changed[name] = blob
+    if (where.results / BENCHMARKS).exists():
+        blob = written(merged_benchmarks(where, there))
+        if there.get(BENCHMARKS) != blob:
+            changed[BENCHMARKS] = blob
+    if not changed:
+        return 0, ""
+    index = scratch.folder() / "results.index"
+    index.unlink(missing_ok=True)
+    if parent:
+        call("read-tree", parent, index=index)
+    lines = "".join(f"100644 {blob}\t{name}\n" for name, blob in changed.items())
+    call("update-index", "--add", "--index-info", given=lines.encode(), index=index)
+    tree = call("write-tree", index=index).decode().strip()
+    parents = ["-p", parent] if parent else []
+    return len(changed), call("commit-tree", *parents, "-m", message, tree).decode().strip()
+
+
+def written(text: str) -> str:
+    return call("hash-object", "-w", "--stdin", given=text.encode()).decode().strip()
+
+
+def joined(one: str, other: str) -> str:
+    """The lines of both: those of `one`, and after them those that only `other` has."""
+    known = set(one.splitlines())
+    more = [line for line in other.splitlines() if line not in known]
+    return "".join(f"{line}\n" for line in [*one.splitlines(), *more])
+
+
+def merged_benchmarks(where: Where, there: Mapping[str, str]) -> str:
+    """asv's descriptions of here and of the branch: of every benchmark the newer one, else this machine's."""
+    path = where.results / BENCHMARKS
+    here = described(path.read_text(errors="replace")) if path.exists() else {}
+    others = described(content(there[BENCHMARKS])) if BENCHMARKS in there else {}
+    merged = others | {name: one for name, one in here.items() if version(one) >= version(others.get(name))}
+    return json.dumps(dict(sorted(merged.items())), indent=4) + "\n"
+
+
+def described(text: str) -> dict[str, Any]:
+    try:
+        told = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    return told if isinstance(told, dict) else {}
+
+
+def version(one: Any) -> tuple[int, int]:
+    """What tells the newer description of a benchmark: its version, set by hand, and then how many cases it has."""
+    if not isinstance(one, dict):
+        return -1, -1
+    told = str(one.get("version", ""))
+    params = one.get("params")
+    count = sum(len(values) for values in params if isinstance(values, list)) if isinstance(params, list) else 0
+    return (int(told) if told.isdecimal() and len(told) < 9 else 0), count
+
+
+def parser() -> argparse.ArgumentParser:
+    parser = command.parser(__doc__, EPILOG)
+    parser.add_argument("what", choices=("pull", "push"))
+    parser.add_argument("--remote", default="origin", metavar="R", help="a git remote or its URL; default: origin")
+    parser.add_argument("--branch", default="results", metavar="B", help="default: results")
+    parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="default: results")
+    parser.add_argument("--machine", metavar="M", help="only this machine's folder; default: every one")
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = parser().parse_args(arguments)
+    where = checked(Where(options.remote, options.branch, options.results))
+    with command.busy(f"{options.what}ing results, branch {options.branch} of {options.remote}"):
+        if options.what == "pull":
+            count = pull(where, options.machine)
+        else:
+            machines = sorted({name.partition("/")[0] for name in local_files(where, options.machine)})
+            if not machines:
+                raise command.UserError(f"no results below {options.results}; run asv, or name another --results")
+            count = push(where, options.machine, f"results of {', '.join(machines)}"[:200])
+    print(f"{count} files {'brought' if options.what == 'pull' else 'put on the branch'}")
+    return 0
+
+
+def checked(where: Where) -> Where:
+    """`where`, if its names are ones. Raises UserError."""
+    git.output("rev-parse", "--git-dir")
+    if where.remote.startswith("-") or not where.remote:
+        raise command.UserError(f"no remote {where.remote[:20]!r}; git remote lists them")
+    try:
+        call("check-ref-format", f"refs/heads/{where.branch}")
+    except command.UserError as error:
+        raise command.UserError(f"{where.branch[:20]!r} cannot be a branch's name") from error
+    return where
+
+
+if __name__ == "__main__":
+    sys.exit(command.run(main))
