@@ -1,4 +1,4 @@
-"""Share results through a branch of their own: `pull` what it has, `push` what this machine measured.
+"""Share results through a branch of their own: `pull` what it has, `push` or `pack` what this machine measured.
 
 The branch has one folder a machine, as results/ has, and asv's benchmarks.json. Nothing is checked out: a commit is
 made of what is on the branch and of this machine's files, and made anew on top of another machine's if that was faster.
@@ -161,9 +161,29 @@ def pull(where: Where, machine: str | None = None) -> int:
             continue  # what this machine has is the newer, or the same
         write_whole(here, text)
         changed += 1
-    if BENCHMARKS in there:
-        write_whole(where.results / BENCHMARKS, merged_benchmarks(where, there))
+    merged, here = merged_benchmarks(where, there), where.results / BENCHMARKS
+    if BENCHMARKS in there and not (here.exists() and described(here.read_text(errors="replace")) == described(merged)):
+        write_whole(here, merged)
+        changed += 1
     return changed
+
+
+def pack(where: Where, machine: str | None, into: Path) -> int:
+    """Copy what the branch has not, or not so, into the folder `into`, for who may push it. How many files."""
+    try:
+        there = listing(tip(where))
+    except Unreachable:
+        there = {}  # all of it then
+    ours = local_files(where, machine)
+    blobs = blobs_of(list(ours.values()))
+    new = {name for (name, path), blob in zip(ours.items(), blobs, strict=True) if there.get(name) != blob}
+    folders = {name.partition("/")[0] for name in new}
+    packed = new | {f"{folder}/{MACHINE}" for folder in folders}  # without it a folder is no machine's
+    for name in sorted(packed):
+        write_whole(into / name, ours[name].read_text(errors="replace"))
+    if packed and (where.results / BENCHMARKS).exists():
+        write_whole(into / BENCHMARKS, (where.results / BENCHMARKS).read_text(errors="replace"))
+    return len(packed)
 
 
 def push(where: Where, machine: str | None, message: str) -> int:
@@ -261,27 +281,35 @@ def version(one: Any) -> tuple[int, int]:
 
 def parser() -> argparse.ArgumentParser:
     parser = command.parser(__doc__, EPILOG)
-    parser.add_argument("what", choices=("pull", "push"))
+    parser.add_argument("what", choices=("pull", "push", "pack"))
     parser.add_argument("--remote", default="origin", metavar="R", help="a git remote or its URL; default: origin")
     parser.add_argument("--branch", default="results", metavar="B", help="default: results")
     parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="default: results")
     parser.add_argument("--machine", metavar="M", help="only this machine's folder; default: every one")
+    parser.add_argument("--into", type=Path, metavar="DIR", help="the folder in which `pack` puts what it brings")
     return parser
 
 
 def main(arguments: list[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     where = checked(Where(options.remote, options.branch, options.results))
+    if options.what == "pack" and not options.into:
+        raise command.UserError("pack into which folder? --into DIR")
     with command.busy(f"{options.what}ing results, branch {options.branch} of {options.remote}"):
         if options.what == "pull":
             count = pull(where, options.machine)
+        elif options.what == "pack":
+            count = pack(where, options.machine, options.into)
         else:
             machines = sorted({name.partition("/")[0] for name in local_files(where, options.machine)})
             if not machines:
                 raise command.UserError(f"no results below {options.results}; run asv, or name another --results")
             count = push(where, options.machine, f"results of {', '.join(machines)}"[:200])
-    print(f"{count} files {'brought' if options.what == 'pull' else 'put on the branch'}")
+    print(f"{count} files {DONE[options.what]}")
     return 0
+
+
+DONE = {"pull": "brought", "push": "put on the branch", "pack": "packed"}
 
 
 def checked(where: Where) -> Where:

@@ -40,6 +40,8 @@ def parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--profile", choices=cases.PROFILES, help="default: that of the settings")
     parser.add_argument("--machine", metavar="NAME", help="asv's name of this machine; default: that of the settings")
+    parser.add_argument("--remote", metavar="R", help="where the results branch is; default: that of the settings")
+    parser.add_argument("--no-push", action="store_true", help="pull, but push nothing: scripts.share pack brings it")
     parser.add_argument("--dry-run", action="store_true", help="measure nothing, write nothing")
     parser.add_argument("--summary", type=command.file_path, metavar="FILE", help="add a summary in Markdown to FILE")
     parser.add_argument("--json", type=command.file_path, metavar="FILE", help="write what the night came to as JSON")
@@ -49,7 +51,9 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: list[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     wanted = settings.read(options.settings)
-    wanted = settings.with_options(wanted, options.profile, options.machine or wanted.machine or platform.node())
+    machine = options.machine or wanted.machine or platform.node()
+    push = False if options.no_push else None
+    wanted = settings.with_options(wanted, profile=options.profile, machine=machine, remote=options.remote, push=push)
     lanes = [Lane(name, history.configuration(Path(name))) for name in wanted.lanes]
     told = Night(wanted.machine)
     work = Work(wanted, told, Console(width=None if sys.stdout.isatty() else command.WIDTH))

@@ -13,6 +13,9 @@ from scripts.nightly.record import Tried
 
 LONGEST_REASON = 300
 
+NOT_BUILT = "Failed to build the project"
+"""What asv says of a commit that cannot be installed."""
+
 
 class NotRun(Exception):
     """asv did not get so far as to measure, and it is not the commit's fault; the message says why."""
@@ -36,13 +39,12 @@ def measure(
     with measuring.running(asv, run_ledger, profile, log, "; ".join(marks)) as process:
         total = measuring.expected(profile)
         measuring.watch(process, run_ledger, total, console, lambda pid: guard(pid, floor, console))
-    seconds = time.monotonic() - start
-    entries = ledger.read(run_ledger)
     told = log.read_text(errors="replace")
-    if process.returncode not in (0, 2):
+    if process.returncode not in (0, 2) and NOT_BUILT not in told:
         raise NotRun(f"{measuring.last_line(told)} (all of it: {log})")
+    entries = ledger.read(run_ledger)
     work = sum(entry.get("wall", 0.0) for entry in entries[before:])
-    tried = judged(commit, lane, entries, told)._replace(seconds=seconds, work=work)
+    tried = judged(commit, lane, entries, told)._replace(seconds=time.monotonic() - start, work=work)
     run_ledger.unlink()
     return tried
 
@@ -52,7 +54,7 @@ def judged(commit: str, lane: str, entries: list[ledger.Entry], log: str) -> Tri
     cases, missing = len(ledger.by_case(entries)), ledger.failures(entries)
     missing = {name: command.one_line(why) for name, why in missing.items()}
     outcome, reason = record.MEASURED if not missing else record.PARTLY, ""
-    if not ledger.machine(entries):
+    if NOT_BUILT in log:
         outcome, reason = record.NOT_INSTALLED, why_not_installed(log)
     elif not cases:
         outcome = record.NOTHING
@@ -61,10 +63,11 @@ def judged(commit: str, lane: str, entries: list[ledger.Entry], log: str) -> Tri
 
 
 def why_not_installed(log: str) -> str:
-    """The error in what asv printed."""
+    """The innermost error in what asv printed of the build."""
     lines = [command.one_line(line) for line in log.splitlines()]
-    errors = [line for line in lines if "rror" in line and "STD" not in line]
-    return (errors or [measuring.last_line(log)])[-1]
+    named = [line for line in lines if "Error:" in line]
+    told = [line for line in lines if line.startswith(("error:", "ERROR:"))]
+    return (named or told or [NOT_BUILT])[-1]
 
 
 def guard(asv: int, floor: float, console: Console) -> None:

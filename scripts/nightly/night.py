@@ -59,7 +59,7 @@ class Night:
             return self.interrupted
         if self.refused:
             return UNFIT
-        if self.tried and not any(one.outcome in record.DONE for one in self.tried):
+        if (self.tried or self.failed) and not any(one.outcome in record.DONE for one in self.tried):
             return NOTHING
         if any(one.state == CONFIRMED and one.worse for one in self.alerts):
             return SLOWER

@@ -13,6 +13,9 @@ from scripts.nightly import record
 FOLDER = Path(".asv/night")
 """Where a night keeps what it needs if it is interrupted."""
 
+LOGS = 30
+"""Of asv's runs that are kept."""
+
 STEP = "step.Step.track_seconds"
 NEWEST, INTERRUPTED, MISSED = "newest", "interrupted", "missed"
 
@@ -76,3 +79,10 @@ def interrupted(lane: str, machine: str, commits: Sequence[str]) -> set[str]:
         else:
             path.unlink(missing_ok=True)
     return found
+
+
+def remove_old_logs() -> None:
+    """Leave the newest LOGS of asv's logs."""
+    logs = sorted(FOLDER.glob("*.log"), key=lambda path: path.stat().st_mtime)
+    for path in logs[:-LOGS]:
+        path.unlink(missing_ok=True)

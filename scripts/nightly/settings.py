@@ -1,7 +1,7 @@
 """What a night does, from one TOML file; every key has a default, an unknown one is an error."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -45,6 +45,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     hours: Positive = 6.0
     remote: str = ""
     branch: str = "results"
+    push: bool = True
+    report: bool = True
     confirm_seconds: Positive = 300.0
     bisect_seconds: Positive = 1800.0
     alerts_a_night: Annotated[int, msgspec.Meta(ge=0)] = 4
@@ -54,9 +56,10 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def read(path: Path) -> Settings:
-    """The settings in `path`. Raises UserError."""
+    """The settings in `path`; what a table does not say keeps its default. Raises UserError."""
     try:
-        settings = msgspec.toml.decode(path.read_bytes(), type=Settings)
+        told = msgspec.toml.decode(path.read_bytes())
+        settings = msgspec.convert(over(msgspec.to_builtins(Settings()), told), Settings)
     except FileNotFoundError as error:
         raise command.UserError(f"no {path}; name another with --settings") from error
     except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError, ValueError) as error:
@@ -67,6 +70,13 @@ def read(path: Path) -> Settings:
     return settings
 
 
-def with_options(settings: Settings, profile: str | None, machine: str) -> Settings:
-    """The settings with what the command line says otherwise."""
-    return msgspec.structs.replace(settings, profile=profile or settings.profile, machine=machine)
+def over(defaults: Any, told: Any) -> Any:
+    """`defaults` with what is `told` in their place, table by table."""
+    if not isinstance(defaults, dict) or not isinstance(told, dict):
+        return told
+    return defaults | {name: over(defaults.get(name), value) for name, value in told.items()}
+
+
+def with_options(settings: Settings, **told: Any) -> Settings:
+    """The settings with what the command line says otherwise; None says nothing."""
+    return msgspec.structs.replace(settings, **{name: value for name, value in told.items() if value is not None})

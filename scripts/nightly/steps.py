@@ -20,31 +20,32 @@ MOST_LINES = 40
 
 
 class Done(NamedTuple):
-    """What a command came to: its exit code, and what it printed."""
+    """What a command came to: its exit code, what it printed, and what it said beside that."""
 
     code: int
     lines: list[str]
+    errors: list[str]
 
     @property
     def last(self) -> str:
-        return command.one_line(self.lines[-1]) if self.lines else "no reason given"
+        return command.one_line((self.errors or self.lines or ["no reason given"])[-1])
 
 
 def run(*arguments: str, seconds: float = LONGEST) -> Done:
     """Run `python -m ARGUMENTS` in a process group of its own, which ends with this call, whatever happens."""
     process = subprocess.Popen(
-        [sys.executable, "-m", *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
+        [sys.executable, "-m", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL,
         text=True, errors="replace", start_new_session=True, env=os.environ | {"COLUMNS": "120"},
     )  # fmt: skip
     try:
-        out, _ = process.communicate(timeout=seconds)
+        out, errors = process.communicate(timeout=seconds)
     except subprocess.TimeoutExpired:
         end(process)
-        return Done(124, [f"{arguments[0]} took longer than {seconds:.0f} s"])
+        return Done(124, [], [f"{arguments[0]} took longer than {seconds:.0f} s"])
     except BaseException:
         end(process)
         raise
-    return Done(process.returncode, out.splitlines())
+    return Done(process.returncode, out.splitlines(), errors.splitlines())
 
 
 def end(process: subprocess.Popen) -> None:

@@ -66,6 +66,7 @@ def measure(work: Work, lane: Lane, until: float, marks: list[str]) -> str | Non
         work.say(f"{lane.name}: nothing new")
         return None
     measuring.check_machine(machine)
+    plan.remove_old_logs()
     done: list[record.Tried] = []
     for number, one in enumerate(planned):
         if number and time.monotonic() + max((each.seconds for each in done), default=0.0) > until:
@@ -113,10 +114,11 @@ def look(work: Work, lane: Lane, before: str | None, newest: str) -> None:
     if found.done.code not in (0, 1):
         told.failed.append(f"detect: {found.done.last}")
     judge(work, lane, found.suspected)
-    work.say("writing the report")
-    done = steps.run("scripts.report", "--config", lane.name)
-    if done.code:
-        told.failed.append(f"report: {done.last}")
+    if wanted.report:
+        work.say("writing the report")
+        done = steps.run("scripts.report", "--config", lane.name)
+        if done.code:
+            told.failed.append(f"report: {done.last}")
 
 
 def judge(work: Work, lane: Lane, suspected: list[str]) -> None:
@@ -151,7 +153,7 @@ def pulled(work: Work, lane: Lane) -> None:
 
 def pushed(work: Work, lane: Lane) -> None:
     """Put all results of this machine on the branch, those as well that an earlier night could not."""
-    if work.wanted.remote:
+    if work.wanted.remote and work.wanted.push:
         work.told.not_pushed = ""
         try:
             share.push(where(work, lane), work.wanted.machine, f"{work.wanted.machine}: results")

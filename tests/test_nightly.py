@@ -1,0 +1,367 @@
+"""Whole nights, run by real asv on a tiny suite: what they measure, share and say, and what nothing can destroy."""
+
+import http.server
+import json
+import os
+import random
+import signal
+import subprocess
+import threading
+import time
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from pathlib import Path
+
+import psutil
+import pytest
+from nights import CASES, SETTINGS, VARIANTS, Night, replace, wait_until
+
+from scripts import ledger
+from scripts.nightly import night, record
+
+pytestmark = pytest.mark.slow
+
+KILLS = 4
+
+
+@pytest.fixture(scope="module")
+def environments(tmp_path_factory) -> Path:
+    """asv's environment for these nights, made by the first of them, whose checkout is thrown away."""
+    first = Night(tmp_path_factory.mktemp("first"))
+    code, out = first.run()
+    assert code == 0, out
+    return first.path / ".asv" / "env"
+
+
+@pytest.fixture
+def a_night(tmp_path, environments) -> Night:
+    return Night(tmp_path, environments)
+
+
+def complete(made: Night, commit: str = "HEAD") -> bool:
+    """Whether all cases of a commit are in asv's results once, and in the ledger once."""
+    assert sorted(made.seconds(commit)) == sorted(CASES)
+    by_case = ledger.by_case(made.ledger(commit))
+    assert {case: len(entries) for case, entries in by_case.items()} == dict.fromkeys(CASES, 1)
+    return True
+
+
+@pytest.fixture
+def yesterday():
+    """The address of a server whose clock is a day behind this one's."""
+
+    class Yesterday(http.server.BaseHTTPRequestHandler):
+        def date_time_string(self, timestamp=None):
+            return format_datetime(datetime.now(UTC) - timedelta(days=1), usegmt=True)
+
+        def do_HEAD(self):
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_):
+            """Say nothing."""
+
+    server = http.server.HTTPServer(("127.0.0.1", 0), Yesterday)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/"
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_night_measures_shares_and_reports_and_the_next_has_nothing_to_do(a_night, tmp_path, yesterday):
+    """On a machine whose clock is a day off, which the results say."""
+    a_night.settings(f'{SETTINGS.replace("report = false", "")}[checks.clock]\nurl = "{yesterday}"\n')
+    code, out = a_night.run("--summary", str(tmp_path / "summary.md"), "--json", str(tmp_path / "night.json"))
+    assert code == night.GREEN, out
+    assert complete(a_night)
+    head = a_night.git("rev-parse", "HEAD")
+    told = json.loads((tmp_path / "night.json").read_text())
+    measured = [(one["commit"], one["outcome"], one["cases"]) for one in told["commits"]]
+    assert measured == [(head, "measured", len(CASES))]
+    summary = (tmp_path / "summary.md").read_text()
+    assert f"| {head[:8]} | measured | {len(CASES)} | 0 |" in summary
+    assert (a_night.path / ".asv" / "html" / "index.html").exists()
+    assert "clock: the clock is +864" in out
+    (tried,) = a_night.tried()
+    assert tried.marks.startswith("the clock is +864")
+    assert ledger.marks(a_night.ledger()) == tried.marks
+    on_branch = a_night.branch()  # which there was not before
+    for path in (a_night.path / "results" / a_night.machine).iterdir():
+        assert on_branch[f"{a_night.machine}/{path.name}"] == path.read_text()
+    assert json.loads(on_branch["benchmarks.json"])
+    assert a_night.git("status", "--porcelain", "--", "adamw", "benchmarks", "scripts") == ""
+    assert a_night.git("worktree", "list").count("\n") == 0
+    assert list((a_night.path / ".asv" / "tmp").iterdir()) == []
+    assert not a_night.processes()
+
+    before = {path: path.read_bytes() for path in (a_night.path / "results").rglob("*") if path.is_file()}
+    code, out = a_night.run()
+    assert code == night.GREEN
+    assert "nothing new" in out
+    assert "measured " not in out
+    assert before == {path: path.read_bytes() for path in (a_night.path / "results").rglob("*") if path.is_file()}
+
+
+def test_the_newest_commit_first_then_what_was_missed_the_oldest_first_as_long_as_there_is_time(a_night, tmp_path):
+    assert a_night.run()[0] == night.GREEN
+    commits = [a_night.commit(f"number {number}") for number in range(3)]
+    a_night.settings(SETTINGS.replace("hours = 1", "hours = 0"))
+    code, out = a_night.run("--summary", str(tmp_path / "summary.md"))
+    assert code == night.GREEN, out
+    assert [one.commit for one in a_night.tried()][1:] == [commits[2]]
+    assert "2 more commits are left" in (tmp_path / "summary.md").read_text()
+    assert "0 worse" in (tmp_path / "summary.md").read_text()  # beside the commit of the night before, counted
+    a_night.settings(SETTINGS)
+    code, out = a_night.run()
+    assert code == night.GREEN, out
+    assert [one.commit for one in a_night.tried()][2:] == [commits[0], commits[1]]
+    assert all(complete(a_night, commit) for commit in commits)
+
+
+def kill_and_rerun(made: Night, kills: int) -> None:
+    """Kill nights at random moments until so many were, then let one end: everything is there, once."""
+    chance = random.Random(1)
+    measured: set[str] = set()
+    for _ in range(kills):
+        process = made.start()
+        time.sleep(chance.uniform(0.5, 14))
+        made.kill(process)
+        assert wait_until(lambda: not made.processes(), 10), made.processes()
+        for path in (made.path / "results").rglob("*.json"):
+            json.loads(path.read_text())  # whole, whenever it was killed
+        now = finished_cases(made)
+        assert measured <= now  # what was measured stays measured
+        measured = now
+    code, out = made.run()
+    assert code == night.GREEN, out
+    assert complete(made)
+    assert not any(f"measured {case}" in out for case in measured)
+    head = made.git("rev-parse", "HEAD")
+    assert [(one.commit, one.outcome) for one in made.tried()] == [(head, record.MEASURED)]
+    assert not list((made.path / ".asv" / "night").glob("*.jsonl"))
+    names = [path.name for path in (made.path / "results" / made.machine).iterdir()]
+    assert not [name for name in names if name.endswith(".partial")]
+    assert set(made.branch()) >= {f"{made.machine}/{name}" for name in names}
+
+
+def finished_cases(made: Night) -> set[str]:
+    journals = list((made.path / ".asv" / "night").glob("*.jsonl"))
+    if journals:
+        return set(ledger.by_case(ledger.read(journals[0])))
+    return set(made.seconds()) if made.tried() else set()
+
+
+def test_killed_at_random_moments_nothing_is_lost_and_nothing_twice(a_night):
+    kill_and_rerun(a_night, KILLS)
+
+
+@pytest.mark.thorough
+def test_killed_at_twenty_random_moments(a_night):
+    kill_and_rerun(a_night, 20)
+
+
+def test_a_runner_that_is_told_to_end_does_and_the_next_goes_on(a_night, tmp_path):
+    process = a_night.start("--summary", str(tmp_path / "summary.md"))
+    assert wait_until(lambda: finished_cases(a_night), 90)
+    begin = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    out, _ = process.communicate(timeout=30)  # what the issue of a runner gives: a limit, not a figure
+    assert time.monotonic() - begin < 30
+    assert process.returncode == 143
+    assert "Traceback" not in out
+    assert "interrupted" in (tmp_path / "summary.md").read_text()
+    assert wait_until(lambda: not a_night.processes(), 10)
+    before = finished_cases(a_night)
+    assert before
+    code, out = a_night.run()
+    assert code == night.GREEN, out
+    assert complete(a_night)
+    assert not any(f"measured {case}" in out for case in before)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a small file system")
+def test_a_full_disk_loses_nothing(a_night):
+    results = a_night.path / "results"
+    results.mkdir(exist_ok=True)
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=100k", "none", str(results)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("mounting is not allowed here")
+    try:
+        (results / "filler").write_bytes(b"x" * 50_000)  # what is left holds the descriptions, and not the results
+        code, out = a_night.run()
+        assert code in (night.NOTHING, night.ERROR), out
+        assert "No space left on device" in out or "No space left on device" in logs(a_night)
+        assert not [path for path in results.rglob("*") if path.name.endswith(".partial")]
+        assert finished_cases(a_night) == set(CASES)
+        (results / "filler").unlink()
+        code, out = a_night.run()
+        assert code == night.GREEN, out
+        assert complete(a_night)
+        assert "measured compiled" not in out  # no case a second time
+    finally:
+        subprocess.run(["umount", str(results)], check=True)
+
+
+def logs(made: Night) -> str:
+    return "".join(path.read_text() for path in (made.path / ".asv" / "night").glob("*.log"))
+
+
+MISBEHAVIOUR = {
+    "compiled": ["import os; os.abort()"],
+    "eager": ["import time; time.sleep(1000)"],
+    "split": ["held = []", "while True:", "    held.append(bytearray(2**26))"],
+}
+"""Of each variant: what it does with two leaves, instead of a step: it crashes, hangs, eats memory."""
+
+
+def test_cases_that_misbehave_take_no_other_with_them(a_night):
+    replace(a_night.path / "benchmarks/harness/suite.py", [("timeout = 1800", "timeout = 20")])
+    a_night.settings(f"memory_floor_gb = {psutil.virtual_memory().available / 1e9 - 5}\n{SETTINGS}")
+    for variant, misdeed in MISBEHAVIOUR.items():
+        path = a_night.path / f"adamw/variants/{variant}.py"
+        lines = [
+            "original = AdamW.apply_gradients",
+            "def misbehaving(self, gradients, parameters):",
+            "    if isinstance(parameters['weight'], list):",
+            *(f"        {line}" for line in misdeed),
+            "    return original(self, gradients, parameters)",
+            "AdamW.apply_gradients = misbehaving",
+        ]
+        path.write_text("\n".join([path.read_text(), *lines, ""]))
+    a_night.git("add", "-A", "adamw")
+    a_night.commit("three cases misbehave")
+    code, out = a_night.run()
+    assert code == night.PARTLY, out
+    bad = sorted(f"{variant}/float32/two_leaves" for variant in MISBEHAVIOUR)
+    assert sorted(a_night.seconds()) == sorted(set(CASES) - set(bad))
+    (tried,) = a_night.tried()
+    assert sorted(tried.missing) == bad
+    assert all("died: out of memory, a crash, or asv's time-out" in reason for reason in tried.missing.values())
+    assert "killed a process that held" in out
+    assert not a_night.processes()
+    assert a_night.run()[0] == night.GREEN  # they are not tried for ever
+
+
+def test_without_a_network_the_results_stay_and_the_next_night_pushes(a_night):
+    moved = a_night.origin.with_name("away")
+    a_night.origin.rename(moved)
+    code, out = a_night.run()
+    assert code == night.NOT_PUSHED, out
+    assert "cannot be reached" in out
+    assert complete(a_night)
+    moved.rename(a_night.origin)
+    assert a_night.run()[0] == night.GREEN
+    names = {f"{a_night.machine}/{path.name}" for path in (a_night.path / "results" / a_night.machine).iterdir()}
+    assert names <= set(a_night.branch())
+
+
+def test_of_two_nights_the_second_leaves_or_waits(a_night):
+    first = a_night.start()
+    assert wait_until(lambda: list((a_night.path / ".asv" / "night").glob("*.log")), 60)
+    code, out = a_night.run()
+    assert code == night.ANOTHER
+    assert "another night is under way" in out
+    a_night.settings(f"wait_minutes = 3\n{SETTINGS}")
+    waiting = a_night.start()
+    out, _ = first.communicate()
+    assert first.returncode == night.GREEN, out
+    out, _ = waiting.communicate()
+    assert waiting.returncode == night.GREEN
+    assert "nothing new" in out
+    assert complete(a_night)
+
+
+def test_odd_things_on_the_branch_and_a_new_main_are_no_obstacle(a_night, tmp_path):
+    assert a_night.run()[0] == night.GREEN
+    lost = a_night.git("rev-parse", "HEAD")
+    name = next(name for name in a_night.branch() if name.endswith(".json") and lost[:8] in name)
+    corrupt = tmp_path / "corrupt"
+    a_night.call("git", "clone", "-q", "-b", "results", str(a_night.origin), str(corrupt), where=tmp_path)
+    (corrupt / name).write_text('{"half')
+    (corrupt / "other").mkdir()
+    (corrupt / "other" / "machine.json").write_text("[]")
+    (corrupt / "other" / f"{lost[:8]}-env.json").write_text("\x00")
+    (corrupt / a_night.machine / "deadbeef-env.json").write_text("[1]")
+    (corrupt / ".git" / "info" / "exclude").write_text("")
+    a_night.call("git", "add", "-A", where=corrupt)
+    a_night.call("git", "commit", "-q", "-m", "damage", where=corrupt)
+    a_night.call("git", "push", "-q", "origin", "results", where=corrupt)
+
+    a_night.git("commit", "-q", "--amend", "--allow-empty", "-m", "another history")
+    a_night.git("push", "-q", "--force", "origin", "main")
+    (a_night.path / "results" / name).write_text('{"damaged here as well')
+    journal = a_night.path / ".asv" / "night" / f"{a_night.machine}-asv.conf.json-{lost}.jsonl"
+    journal.write_text("")
+    code, out = a_night.run()
+    assert code == night.GREEN, out
+    assert complete(a_night)
+    assert a_night.git("rev-parse", "HEAD") != lost
+    assert not journal.exists()  # of a commit that is gone
+
+
+def test_a_commit_that_does_not_install_is_named_and_tried_twice(a_night):
+    broken = a_night.commit("broken", "pyproject.toml", '[build-system]\nrequires = []\nbuild-backend = "nothing"\n')
+    for _ in range(2):
+        code, out = a_night.run()
+        assert code == night.NOTHING, out
+        assert "does not install, 0 cases" in out
+        assert "No module named 'nothing'" in out
+    assert a_night.run()[0] == night.GREEN  # nothing new
+    a_night.git("revert", "--no-edit", broken)
+    a_night.git("push", "-q", "origin", "main")
+    code, out = a_night.run()
+    assert code == night.GREEN, out
+    assert complete(a_night)
+
+
+def test_a_night_in_which_every_case_fails_is_red(a_night):
+    for variant in VARIANTS:
+        source = (a_night.path / f"adamw/variants/{variant}.py").read_text()
+        (a_night.path / f"adamw/variants/{variant}.py").write_text(
+            source
+            + "\n    def apply_gradients(self, gradients, parameters):\n        raise ValueError('no such thing')\n"
+        )
+    a_night.git("add", "-A", "adamw")
+    a_night.commit("all broken")
+    code, out = a_night.run()
+    assert code == night.NOTHING, out
+    (tried,) = a_night.tried()
+    assert "no such thing" in tried.reason
+
+
+def test_a_machine_that_is_not_fit_measures_nothing(a_night):
+    a_night.settings(SETTINGS.replace("limit = 0.1", "limit = 1e9"))
+    code, out = a_night.run()
+    assert code == night.UNFIT
+    assert "GB of disk free (refused)" in out
+    assert not (a_night.path / "results" / a_night.machine).exists()
+    assert a_night.run("--dry-run")[0] == night.UNFIT
+
+
+def test_a_dry_run_writes_nothing(a_night):
+    before = a_night.git("status", "--porcelain", "--ignored")
+    code, out = a_night.run("--dry-run")
+    assert code == night.GREEN
+    assert "would measure" in out
+    assert a_night.git("status", "--porcelain", "--ignored") == before
+
+
+def test_a_fleet_shares_one_branch_and_one_report_shows_all(tmp_path, environments):
+    first = Night(tmp_path / "mac-one", environments, machine="mac-one")
+    others = [Night(tmp_path / name, environments, first.origin, name) for name in ("mac-two", "mac-three")]
+    fleet = [first, *others]
+    running = [one.start() for one in fleet]
+    for process in running:
+        out, _ = process.communicate()
+        assert process.returncode == night.GREEN, out
+    on_branch = first.branch()
+    for one in fleet:
+        assert complete(one)
+        for path in (one.path / "results" / one.machine).iterdir():
+            assert on_branch[f"{one.machine}/{path.name}"] == path.read_text()
+    reader = Night(tmp_path / "reader", environments, first.origin)
+    reader.call(os.sys.executable, "-m", "scripts.share", "pull")
+    reader.call(os.sys.executable, "-m", "scripts.report")
+    newest = (reader.path / ".asv" / "html" / "data" / "newest.js").read_text()
+    assert all(one.machine in newest for one in fleet)
+    assert all(one.machine in (reader.path / ".asv" / "html" / "summary.md").read_text() for one in fleet)
