@@ -1,8 +1,10 @@
 """Shared by the tests: the counter of traces must be installed before any variant is imported."""
 
+import os
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 import benchmarks.harness.step  # noqa: F401
 
@@ -11,3 +13,17 @@ import benchmarks.harness.step  # noqa: F401
 def at_root(monkeypatch):
     """The test runs in the root of the repository."""
     monkeypatch.chdir(Path(__file__).parent.parent)
+
+
+@pytest.fixture(scope="session")
+def environments(tmp_path_factory) -> Path:
+    """asv's environment of this working tree, made once for all tests that run asv, whichever process they are in."""
+    from nights import Night  # after the counter of traces is installed
+
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    made = shared / "environments" / "checkout" / ".asv" / "env"
+    with FileLock(shared / "environments.lock"):
+        if not made.exists():
+            Night(shared / "environments").install()
+    return made

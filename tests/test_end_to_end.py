@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from nights import take
 
 from scripts import ledger
 
@@ -23,7 +24,7 @@ pytestmark = pytest.mark.slow
 class Checkout:
     """A repository of two commits with this working tree's files, and a home directory of its own."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, environments: Path) -> None:
         self.path = folder / "checkout"
         listed = subprocess.check_output(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, text=True)
         for name in listed.splitlines():
@@ -41,6 +42,7 @@ class Checkout:
         self.git("add", "-A")
         self.git("commit", "-q", "-m", "first")
         self.git("commit", "-q", "--allow-empty", "-m", "second")
+        take(environments, self.path)
         self.asv("machine", "--yes", "--machine", "test")
 
     def git(self, *arguments: str) -> str:
@@ -62,8 +64,8 @@ class Checkout:
 
 
 @pytest.fixture(scope="module")
-def checkout(tmp_path_factory) -> Checkout:
-    return Checkout(tmp_path_factory.mktemp("end-to-end"))
+def checkout(tmp_path_factory, environments) -> Checkout:
+    return Checkout(tmp_path_factory.mktemp("end-to-end"), environments)
 
 
 @pytest.fixture(scope="module")

@@ -6,11 +6,12 @@ from types import SimpleNamespace
 
 import msgspec
 import pytest
+from ledgers import MACHINE, entry
 from synthetic import SECONDS, History
 
 from benchmarks.harness import machine
-from scripts import alerts, command, history
-from scripts.nightly import commit, night, plan, preflight, record, settings, steps
+from scripts import alerts, command, history, ledger
+from scripts.nightly import commit, counted, night, plan, preflight, record, settings, steps
 from scripts.nightly.night import Night
 from scripts.nightly.plan import INTERRUPTED, MISSED, NEWEST, Planned
 from scripts.nightly.record import Tried
@@ -386,6 +387,41 @@ class TestNight:
     def test_long_lists_are_counted(self):
         made = Night("mac", exact=[f"line {number}" for number in range(99)])
         assert f"and {99 - night.MOST} more lines" in night.summary(made)
+
+
+class TestCounted:
+    """What changed in the work of a step, from two ledgers."""
+
+    def write(self, folder: Path, commit: str, **work) -> None:
+        one = entry("compiled/float32/gpt2", 0.1)
+        one["measurement"]["work"] |= work
+        (folder / "mac").mkdir(exist_ok=True)
+        ledger.merge(folder / "mac" / f"{commit[:8]}-env.jsonl", ledger.with_ceiling([MACHINE, one]))
+
+    def test_the_same(self, tmp_path):
+        self.write(tmp_path, "a" * 40)
+        self.write(tmp_path, "b" * 40)
+        (line,) = counted.told(tmp_path, "mac", "a" * 40, "b" * 40)
+        assert (
+            line == "aaaaaaaa to bbbbbbbb: 0 worse, 0 changed, 0 better, 1 the same in all figures that both sides tell"
+        )
+
+    def test_worse(self, tmp_path):
+        self.write(tmp_path, "a" * 40)
+        self.write(tmp_path, "b" * 40, kernels=296, fused_kernels=296)
+        lines = " ".join(" ".join(counted.told(tmp_path, "mac", "a" * 40, "b" * 40)).split())
+        assert "worse compiled float32/gpt2 2 kernels a leaf, was 1" in lines
+        assert "1 worse" in lines
+
+    def test_nothing_to_compare(self, tmp_path):
+        self.write(tmp_path, "b" * 40)
+        (line,) = counted.told(tmp_path, "mac", "a" * 40, "b" * 40)
+        assert line == "what a step does cannot be compared: aaaaaaaa has no counters of these cases"
+
+    def test_odd_entries_are_left_out(self, tmp_path):
+        self.write(tmp_path, "a" * 40)
+        self.write(tmp_path, "b" * 40, from_the_future=1)
+        assert "cannot be compared: bbbbbbbb" in counted.told(tmp_path, "mac", "a" * 40, "b" * 40)[0]
 
 
 class TestSteps:

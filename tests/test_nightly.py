@@ -10,7 +10,6 @@ import threading
 import time
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
-from pathlib import Path
 
 import psutil
 import pytest
@@ -22,15 +21,6 @@ from scripts.nightly import night, record
 pytestmark = pytest.mark.slow
 
 KILLS = 4
-
-
-@pytest.fixture(scope="module")
-def environments(tmp_path_factory) -> Path:
-    """asv's environment for these nights, made by the first of them, whose checkout is thrown away."""
-    first = Night(tmp_path_factory.mktemp("first"))
-    code, out = first.run()
-    assert code == 0, out
-    return first.path / ".asv" / "env"
 
 
 @pytest.fixture
@@ -206,24 +196,24 @@ def logs(made: Night) -> str:
     return "".join(path.read_text() for path in (made.path / ".asv" / "night").glob("*.log"))
 
 
-MISBEHAVIOUR = {
-    "compiled": ["import os; os.abort()"],
-    "eager": ["import time; time.sleep(1000)"],
-    "split": ["held = []", "while True:", "    held.append(bytearray(2**26))"],
-}
-"""Of each variant: what it does with two leaves, instead of a step: it crashes, hangs, eats memory."""
+CRASHES, HANGS = "__import__('os').abort()", "__import__('time').sleep(1000)"
+EATS = "held = [bytearray(b'x') * 2**26 for _ in iter(int, 1)]"
+MISBEHAVIOUR = {"compiled": ("pass", CRASHES), "eager": (EATS, HANGS)}
+"""Of each variant: what it does with one leaf, and with two, before a step."""
 
 
 def test_cases_that_misbehave_take_no_other_with_them(a_night):
     replace(a_night.path / "benchmarks/harness/suite.py", [("timeout = 1800", "timeout = 20")])
     a_night.settings(f"memory_floor_gb = {psutil.virtual_memory().available / 1e9 - 5}\n{SETTINGS}")
-    for variant, misdeed in MISBEHAVIOUR.items():
+    for variant, (with_one, with_two) in MISBEHAVIOUR.items():
         path = a_night.path / f"adamw/variants/{variant}.py"
         lines = [
             "original = AdamW.apply_gradients",
             "def misbehaving(self, gradients, parameters):",
             "    if isinstance(parameters['weight'], list):",
-            *(f"        {line}" for line in misdeed),
+            f"        {with_two}",
+            "    else:",
+            f"        {with_one}",
             "    return original(self, gradients, parameters)",
             "AdamW.apply_gradients = misbehaving",
         ]
@@ -232,7 +222,7 @@ def test_cases_that_misbehave_take_no_other_with_them(a_night):
     a_night.commit("three cases misbehave")
     code, out = a_night.run()
     assert code == night.PARTLY, out
-    bad = sorted(f"{variant}/float32/two_leaves" for variant in MISBEHAVIOUR)
+    bad = ["compiled/float32/two_leaves", "eager/float32/one_leaf", "eager/float32/two_leaves"]
     assert sorted(a_night.seconds()) == sorted(set(CASES) - set(bad))
     (tried,) = a_night.tried()
     assert sorted(tried.missing) == bad

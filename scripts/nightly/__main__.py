@@ -1,8 +1,8 @@
 """Measure a night unattended: what is new, what changed, what to do; report and share it.
 
-Looks whether the machine is fit, measures the newest commit and then missed ones as long as there is time, counts what
-a step does, searches the history, measures again what is suspected, looks for the commit of what is confirmed, writes
-the report and shares the results. It can be killed at any time: the next night goes on where this one ended.
+Looks whether the machine is fit, measures the newest commit and then missed ones as long as there is time, says what a
+step does otherwise, searches the history, measures again what is suspected, looks for the commit of what is confirmed,
+writes the report and shares the results. It can be killed at any time: the next night goes on where this one ended.
 """
 
 import argparse

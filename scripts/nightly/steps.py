@@ -58,11 +58,6 @@ def end(process: subprocess.Popen) -> None:
             continue
 
 
-def exact(before: str, after: str, profile: str) -> Done:
-    """What a step does in the newest commit, beside the one measured before it. Code 1: something got worse."""
-    return run("scripts.compare", before, after, "--exact", "--profile", profile)
-
-
 class Found(NamedTuple):
     """What the history shows: what detect printed, and what is to be measured again, what is worse first."""
 

@@ -8,7 +8,7 @@ from asv.config import Config
 from rich.console import Console
 
 from scripts import alerts, command, history, measuring, share
-from scripts.nightly import commit, plan, preflight, record, steps
+from scripts.nightly import commit, counted, plan, preflight, record, steps
 from scripts.nightly.night import Night
 from scripts.nightly.plan import Planned
 from scripts.nightly.settings import Settings
@@ -100,14 +100,10 @@ def measured(work: Work, lane: Lane, one: Planned, marks: list[str]) -> record.T
 
 
 def look(work: Work, lane: Lane, before: str | None, newest: str) -> None:
-    """Count what changed, search the history, measure again what it makes one suspect, and report."""
+    """Say what changed in the work of a step, search the history, measure again what it makes one suspect, report."""
     told, wanted = work.told, work.wanted
     if before and before != newest:
-        work.say(f"counting what a step does in {before[:8]} and {newest[:8]}")
-        done = steps.exact(before, newest, wanted.profile)
-        told.exact = done.lines
-        if done.code not in (0, 1):
-            told.failed.append(f"exact counters: {done.last}")
+        told.exact = counted.told(lane.results, wanted.machine, before, newest)
     work.say("searching the history")
     found = steps.detect(lane.name, wanted.machine)
     told.history = found.done.lines
