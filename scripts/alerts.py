@@ -34,6 +34,7 @@ SEARCHED = "searched"
 
 DIGITS = 8
 NAME = re.compile(f"[0-9a-f]{{{DIGITS}}}")
+COMMIT = re.compile("[0-9a-f]{40,64}")
 NEWEST = re.compile(rb'"when": "(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00)"')
 
 Key = tuple[str, str, str]
@@ -188,7 +189,9 @@ def levels(series: Sequence[Any]) -> dict[Key, tuple[float, float]]:
 
 
 def begun(machine: str, event: dict[str, Any]) -> Known:
-    good, bad = command.one_line(event["good"]), command.one_line(event["bad"])
+    good, bad = event["good"], event["bad"]
+    if not (COMMIT.fullmatch(good) and COMMIT.fullmatch(bad)):
+        raise ValueError(event)
     return Known(event["alert"], machine, SUSPECTED, bool(event["worse"]), good, bad, event["series"])
 
 

@@ -9,14 +9,11 @@ functions: `write_json`, which would leave half a file behind when the disk is f
 import atexit
 import importlib.metadata
 import os
-import signal
 import tempfile
-import threading
 import time
 from pathlib import Path
 from typing import Any
 
-import psutil
 from asv import util
 from asv.console import log
 from asv.plugins.virtualenv import Virtualenv
@@ -24,6 +21,9 @@ from asv.results import Results
 
 from benchmarks.harness import cases
 from scripts import command, earlier, ledger, scratch
+
+BEGAN = time.time()
+"""When this run of asv was started."""
 
 CPU_PACKAGE, CUDA_PACKAGE = "mlx-cpu", "mlx-cuda-13"
 
@@ -103,20 +103,9 @@ def start_scratch() -> None:
         return
     tempfile.tempdir = os.environ["TMPDIR"] = str(mine)
     os.environ.setdefault(ledger.VARIABLE, str(mine / "ledger.jsonl"))
+    os.environ[ledger.BEGAN] = repr(BEGAN)
     atexit.register(finish, time.perf_counter())
-    if command.PARENT in os.environ:
-        end_with(int(os.environ.pop(command.PARENT)))
-
-
-def end_with(parent: int) -> None:
-    """Interrupt this process as soon as `parent` is gone, so that a killed command leaves no asv running behind it."""
-
-    def watch() -> None:
-        while psutil.pid_exists(parent):
-            time.sleep(1)
-        os.kill(os.getpid(), signal.SIGINT)
-
-    threading.Thread(target=watch, daemon=True).start()
+    command.end_with_parent()
 
 
 def finish(start: float) -> None:
@@ -142,6 +131,8 @@ def write_json(path: str, data: Any, api_version: int | None = None, compact: bo
     partial = f"{path}.{os.getpid()}.partial"
     try:
         original_write_json(partial, data, api_version, compact)
+        with open(partial, "rb") as file:
+            os.fsync(file)
         os.replace(partial, path)
     except OSError as error:
         raise util.UserError(f"cannot write {path}: {error.strerror}; the old file is whole") from error
@@ -151,14 +142,14 @@ def write_json(path: str, data: Any, api_version: int | None = None, compact: bo
 
 def save(self: Results, result_dir: str) -> None:
     """asv's own `save`, but what it replaces of an earlier run is kept; and beside its file the ledger of this one."""
-    run = Path(os.environ.get(ledger.VARIABLE, ""))
     path = Path(result_dir, self._filename)
+    mine = [entry for entry in ledger.read(Path(os.environ.get(ledger.VARIABLE, ""))) if belongs(entry, self)]
+    began = min([BEGAN, *(entry["time"] for entry in mine)])  # of a run that goes on with another: that one's beginning
     try:
-        kept = earlier.replaced_in(path, self, psutil.Process().create_time())
+        kept = earlier.replaced_in(path, self, began)
         if kept:
             original_save(kept, result_dir)
         original_save(self, result_dir)
-        mine = [entry for entry in ledger.read(run) if belongs(entry, self)]
         before = ledger.merge(path.with_suffix(".jsonl"), ledger.with_ceiling(mine))
         if kept:
             earlier.write_ledger(Path(result_dir, kept._filename), before)

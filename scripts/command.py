@@ -6,18 +6,21 @@ import math
 import os
 import signal
 import sys
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
+import psutil
 from rich.console import Console
 from rich.text import Text
 
 from benchmarks.harness.files import write_whole
 
 PARENT = "ADAMW_BENCH_PARENT"
-"""The environment variable that tells asv's plugin which process its run must not outlive."""
+"""The environment variable that tells a command, or asv, which process it must not outlive."""
 
 WIDTH = 100
 """Columns of what is printed where there is no terminal."""
@@ -48,6 +51,7 @@ def run(main: Callable[[], int]) -> int:
     """
     for name in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(name, lambda number, frame: sys.exit(128 + number))
+    end_with_parent()
     try:
         return main()
     except UserError as error:
@@ -59,6 +63,33 @@ def run(main: Callable[[], int]) -> int:
     except KeyboardInterrupt:
         print("interrupted; files written before are whole", file=sys.stderr)
         return 130
+
+
+def end_with_parent() -> None:
+    """Interrupt this process as soon as the one that PARENT names is gone: a killed command leaves nothing running."""
+    if PARENT not in os.environ:
+        return
+    parent = int(os.environ.pop(PARENT))
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # who was started in the background ignores it
+
+    def watch() -> None:
+        while psutil.pid_exists(parent):
+            time.sleep(1)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Clean up without being interrupted: who asks twice, as a cancelled job does, would leave processes behind."""
+    names = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = [signal.signal(name, signal.SIG_IGN) for name in names]
+    try:
+        yield
+    finally:
+        for name, handler in zip(names, before, strict=True):
+            signal.signal(name, handler)
 
 
 def busy(what: str) -> AbstractContextManager[object]:

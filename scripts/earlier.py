@@ -13,6 +13,7 @@ from typing import Any
 from asv import util
 from asv.results import Results
 
+from benchmarks.harness.files import write_whole
 from scripts import ledger
 
 SUFFIX = ".earlier"
@@ -60,6 +61,37 @@ def replaced_in(path: Path, new: Results, began: float) -> Results | None:
         moment = min(kept.started_at.get(metric) or kept.date for metric in kept.get_all_result_keys())
         kept._filename = str(Path(path.parent.name, f"{path.stem}-{stamp(moment)}{SUFFIX}"))
     return kept
+
+
+def join(path: Path, theirs: str) -> int:
+    """Make `path` the newer of two results of a commit, its own and `theirs`; keep what that replaces of the other.
+
+    Whether anything changed. A ledger is taken from the newer as it comes: it is another file.
+    """
+    other = path.with_name(f"{path.name}.theirs")
+    try:
+        write_whole(other, theirs)
+        ours, found = Results.load(str(path)), Results.load(str(other))
+    except (util.UserError, LookupError, TypeError, ValueError, AttributeError):
+        return 0  # theirs is damaged
+    finally:
+        other.unlink(missing_ok=True)
+    old, new = sorted((ours, found), key=newest)
+    kept = replaced(old, new)
+    if kept:
+        moment = min(kept.started_at.get(metric) or kept.date for metric in kept.get_all_result_keys())
+        kept._filename = str(Path(path.parent.name, f"{path.stem}-{stamp(moment)}{SUFFIX}"))
+        if (path.parents[1] / kept._filename).exists() and new is ours:
+            return 0
+        kept.save(str(path.parents[1]))
+    if new is found:
+        write_whole(path, theirs, durable=True)
+    return int(bool(kept) or new is found)
+
+
+def newest(result: Results) -> float:
+    """When the newest figure of a result was measured, milliseconds since 1970."""
+    return max((moment for moment in result.started_at.values() if moment), default=result.date)
 
 
 def stamp(moment: float) -> str:

@@ -64,7 +64,8 @@ HEADINGS = [
 ]
 
 ADVICE = """\
-- Accept one: `python -m scripts.triage NAME --reason TEXT`, and commit the machine's `alerts.jsonl`.
+- Accept one: `python -m scripts.share pull`, then `python -m scripts.triage NAME --reason TEXT`, then
+  `python -m scripts.share push`.
 - Find its commit, on that machine: `python -m scripts.bisect GOOD BAD --case REGEX --metric METRIC`.
 - This text is rewritten every night, and the issue is closed when nothing is left. Closed by hand, it stays closed
   until there is a new alert."""

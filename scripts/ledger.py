@@ -4,9 +4,10 @@ import json
 from pathlib import Path
 
 from benchmarks.harness.files import write_whole
-from benchmarks.harness.ledger import BEGINS, MARKS, VARIABLE, Entry, read
+from benchmarks.harness.ledger import BEGAN, BEGINS, MARKS, VARIABLE, Entry, read
 
 __all__ = [
+    "BEGAN",
     "BEGINS",
     "MARKS",
     "VARIABLE",
@@ -19,6 +20,7 @@ __all__ = [
     "marks",
     "merge",
     "read",
+    "skipped",
     "with_ceiling",
 ]
 
@@ -32,7 +34,14 @@ def machine(entries: list[Entry]) -> Entry | None:
 
 def marks(entries: list[Entry]) -> str:
     """What was wrong with the machine when it was measured on; empty if nothing that was looked at."""
-    return "; ".join(dict.fromkeys(str(entry["marks"]) for entry in entries if entry.get("marks")))
+    cases = [entry for entry in entries if entry["what"] == "case" and "marks" in entry]
+    return "; ".join(dict.fromkeys(str(entry["marks"]) for entry in cases or entries if entry.get("marks")))
+
+
+def skipped(entries: list[Entry]) -> dict[str, str]:
+    """The cases that only other processes' memory kept from being measured, and how much was free."""
+    told = {entry["case"]: entry["message"] for entry in entries if entry["what"] == "skipped"}
+    return {case: why for case, why in told.items() if case not in by_case(entries)}
 
 
 def by_case(entries: list[Entry]) -> dict[str, list[Entry]]:
@@ -66,12 +75,14 @@ def failures(entries: list[Entry]) -> dict[str, str]:
 
 
 def with_ceiling(entries: list[Entry]) -> list[Entry]:
-    """The entries, each case with the ceiling and the launch costs of its own run: those measured last before it."""
-    held_against: Entry = {"ceiling": None, "launch": None}
+    """The entries, each case with the ceiling, the launch costs and the marks of its own run: those before it."""
+    held_against: Entry = {"ceiling": None, "launch": None, "marks": ""}
     complete = []
     for entry in entries:
         if entry["what"] == "machine":
             held_against = {name: entry.get(name) for name in held_against}
+        elif entry["what"] == "resumed":
+            held_against |= {"marks": entry.get("marks")}
         complete.append(entry | held_against if entry["what"] == "case" else entry)
     return complete
 
@@ -83,5 +94,5 @@ def merge(path: Path, run: list[Entry]) -> list[Entry]:
     old = read(path)
     new = {(entry["what"] in BEGINS, entry.get("case")) for entry in run}
     kept = [entry for entry in old if (entry["what"] in BEGINS, entry.get("case")) not in new]
-    write_whole(path, "".join(json.dumps(entry) + "\n" for entry in kept + run))
+    write_whole(path, "".join(json.dumps(entry) + "\n" for entry in kept + run), durable=True)
     return [entry for entry in old if entry not in kept and entry not in run]

@@ -8,9 +8,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import psutil
 from asv import util
 from asv.machine import MachineCollection
 from rich.console import Console
@@ -22,7 +23,7 @@ from scripts import command, ledger
 
 ASV = [sys.executable, "-m", "asv"]
 POLL = 0.5  # seconds
-END = 10.0
+END = 6.0
 """Seconds that asv has to end when it is asked to."""
 
 QUICK = r"^(step|accuracy\.Accuracy|memory\.Memory\.track_memory_ratio|work\.Work\.track_(traffic|peak)_ratio)\b.*"
@@ -52,7 +53,10 @@ def check_machine(name: str | None) -> None:
         MachineCollection.load(name or platform.node())
     except util.UserError:
         described = ["--machine", name] if name else []
-        subprocess.run([*ASV, "machine", "--yes", *described], capture_output=True, check=True)
+        done = subprocess.run([*ASV, "machine", "--yes", *described], capture_output=True, text=True)
+        if done.returncode:
+            reason = last_line(done.stdout + done.stderr)
+            raise command.UserError(f"asv cannot describe this machine: {reason}; mend ~/.asv-machine.json") from None
 
 
 def arguments(revision: str, profile: str, machine: str | None, config: Path = Path("asv.conf.json")) -> list[str]:
@@ -80,13 +84,25 @@ def running(asv: list[str], run_ledger: Path, profile: str, log: Path, marks: st
         try:
             yield process
         finally:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGINT)
-                try:
-                    process.wait(timeout=END)
-                except subprocess.TimeoutExpired:
-                    os.killpg(process.pid, signal.SIGKILL)
-                    process.wait()
+            with command.undisturbed():
+                end(process)
+
+
+def end(process: subprocess.Popen) -> None:
+    """Have asv end, and what it started: its benchmarks are in process groups of their own."""
+    if process.poll() is not None:
+        return
+    started = psutil.Process(process.pid).children(recursive=True)
+    with suppress(PermissionError, ProcessLookupError):  # a Mac's answer for a group that has just ended
+        os.killpg(process.pid, signal.SIGINT)
+    try:
+        process.wait(timeout=END)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    for one in started:
+        with suppress(psutil.Error):
+            one.kill()
 
 
 def watch(

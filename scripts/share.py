@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks.harness.files import write_whole
-from scripts import command, git, scratch
+from scripts import command, earlier, git, scratch
 from scripts.history import BENCHMARKS, LARGEST_FILE, MACHINE
 
 TIP = "refs/adamw"
@@ -29,6 +29,7 @@ ADDED_TO = ("alerts.jsonl", "calibration.jsonl", "nights.jsonl")
 FILE = re.compile(r"([A-Za-z0-9_][A-Za-z0-9_.-]{0,99})/([A-Za-z0-9_][A-Za-z0-9_.+-]{0,250}\.(?:json|jsonl|earlier))")
 """What may be on the branch: a machine's folder, and a file of results in it."""
 
+TIME = re.compile(r'"time": (\d{1,12}(?:\.\d{1,9})?)')
 TRIES = 30
 LONGEST_PAUSE = 5.0
 """Seconds between two tries, at most: chance decides, so that two machines do not meet again."""
@@ -65,7 +66,13 @@ class Where(NamedTuple):
 
     @property
     def seen(self) -> str:
+        """The newest commit of the branch that this clone has seen."""
         return f"{TIP}/{self.branch}"
+
+    @property
+    def base(self) -> str:
+        """The newest one whose files `results` has."""
+        return f"{TIP}/base/{self.branch}"
 
 
 def call(*arguments: str, given: bytes = b"", index: Path | None = None, seconds: float | None = None) -> bytes:
@@ -91,6 +98,7 @@ def tip(where: Where) -> str | None:
     try:
         listed = call("ls-remote", "--", where.remote, name, seconds=NETWORK_SECONDS).decode().split()
         if not listed:
+            forget(where)
             return None
         lock = Path(call("rev-parse", "--git-path", where.seen).decode().strip() + ".lock")
         lock.unlink(missing_ok=True)  # of a git that was killed: only one of ours runs at a time
@@ -103,6 +111,20 @@ def tip(where: Where) -> str | None:
     except command.UserError as error:
         raise Unreachable(f"{where.remote} cannot be reached: {error}; results stay in {where.results}") from error
     return call("rev-parse", where.seen).decode().strip()
+
+
+def known(name: str) -> str | None:
+    """The commit of a name, None if there is none."""
+    try:
+        return call("rev-parse", "--verify", "--quiet", name).decode().strip()
+    except command.UserError:
+        return None
+
+
+def forget(where: Where) -> None:
+    """There is no such branch any more: what was seen of it is no version to compare with."""
+    for name in (where.seen, where.base):
+        call("update-ref", "-d", name)
 
 
 def listing(commit: str | None) -> dict[str, str]:
@@ -144,39 +166,83 @@ def blobs_of(paths: list[Path], write: bool = False) -> list[str]:
 
 
 def pull(where: Where, machine: str | None = None) -> int:
-    """Bring what the branch has, and `where.results` has not, there. How many files changed. Raises UserError."""
-    there = listing(tip(where))
+    """Bring what the branch has, and `where.results` has not, there. How many files changed. Raises UserError.
+
+    Of a file that both have the one is kept that was changed since both were the same; if both were, the newer result,
+    and beside it what that replaces of the other.
+    """
+    newest = tip(where)
+    there, base = listing(newest), listing(known(where.base))
+    ours = local_files(where, machine)
+    here = dict(zip(ours, blobs_of(list(ours.values())), strict=True))
     changed = 0
     for path, blob in there.items():
-        if path == BENCHMARKS or machine not in (None, path.partition("/")[0]):
+        if path == BENCHMARKS or machine not in (None, path.partition("/")[0]) or here.get(path) == blob:
             continue
-        here = where.results / path
-        if not here.exists():
-            text = content(blob)
-        elif here.name in ADDED_TO:
-            text = joined(here.read_text(errors="replace"), content(blob))
-            if text == here.read_text(errors="replace"):
-                continue
-        else:
-            continue  # what this machine has is the newer, or the same
-        write_whole(here, text)
+        changed += reconcile(where.results / path, content(blob), here.get(path), base.get(path), blob)
+    merged, described_here = merged_benchmarks(where, there), where.results / BENCHMARKS
+    if BENCHMARKS in there and not same_descriptions(described_here, merged):
+        write_whole(described_here, merged)
         changed += 1
-    merged, here = merged_benchmarks(where, there), where.results / BENCHMARKS
-    if BENCHMARKS in there and not (here.exists() and described(here.read_text(errors="replace")) == described(merged)):
-        write_whole(here, merged)
-        changed += 1
+    if newest and machine is None:
+        call("update-ref", where.base, newest)
     return changed
+
+
+def reconcile(path: Path, theirs: str, here: str | None, base: str | None, blob: str) -> int:
+    """Make one file of two, of which the blobs are `here` and `blob`, and once were `base`. Whether it changed."""
+    if path.name in ADDED_TO:
+        ours = path.read_text(errors="replace") if here else ""
+        text = joined(ours, theirs)
+        if text != ours:
+            write_whole(path, text)
+        return int(text != ours)
+    if here is None or here == base or not readable(path):
+        write_whole(path, theirs)
+        return 1
+    if base != blob and path.suffix == ".jsonl" and latest(theirs) > latest(path.read_text(errors="replace")):
+        write_whole(path, theirs)
+        return 1
+    if base != blob and path.suffix == ".json" and path.name != MACHINE:
+        return earlier.join(path, theirs)
+    return 0
+
+
+def latest(text: str) -> float:
+    """When the newest entry of a ledger was made, seconds since 1970."""
+    times = [float(found) for found in TIME.findall(text)]
+    return max(times, default=0.0)
+
+
+def readable(path: Path) -> bool:
+    """Whether a file of results is JSON; of a ledger each line is looked at where it is read."""
+    if path.suffix == ".jsonl":
+        return path.stat().st_size > 0
+    try:
+        json.loads(path.read_text())
+    except (OSError, ValueError, RecursionError):
+        return False
+    return True
+
+
+def same_descriptions(path: Path, text: str) -> bool:
+    return path.exists() and described(path.read_text(errors="replace")) == described(text)
 
 
 def pack(where: Where, machine: str | None, into: Path) -> int:
     """Copy what the branch has not, or not so, into the folder `into`, for who may push it. How many files."""
     try:
-        there = listing(tip(where))
+        pull(where, machine)
+        there = listing(known(where.seen))
     except Unreachable:
         there = {}  # all of it then
     ours = local_files(where, machine)
     blobs = blobs_of(list(ours.values()))
-    new = {name for (name, path), blob in zip(ours.items(), blobs, strict=True) if there.get(name) != blob}
+    new = {
+        name
+        for (name, path), blob in zip(ours.items(), blobs, strict=True)
+        if there.get(name) != blob and readable(path)
+    }
     folders = {name.partition("/")[0] for name in new}
     packed = new | {f"{folder}/{MACHINE}" for folder in folders}  # without it a folder is no machine's
     for name in sorted(packed):
@@ -189,7 +255,8 @@ def pack(where: Where, machine: str | None, into: Path) -> int:
 def push(where: Where, machine: str | None, message: str) -> int:
     """Put this machine's files on the branch. How many changed. Raises UserError, Unreachable without a network."""
     for number in range(TRIES):
-        before = tip(where)
+        pull(where, machine)  # so that nothing that is there is written over
+        before = known(where.seen)
         changed, commit = committed(where, machine, before, message)
         if not changed:
             return 0
@@ -198,6 +265,7 @@ def push(where: Where, machine: str | None, message: str) -> int:
                 "push", "--quiet", "--porcelain", "--", where.remote, f"{commit}:refs/heads/{where.branch}",
                 seconds=NETWORK_SECONDS,
             )  # fmt: skip
+            call("update-ref", where.seen, commit)
             return changed
         except command.UserError as error:
             reason = str(error)
@@ -214,7 +282,7 @@ def committed(where: Where, machine: str | None, parent: str | None, message: st
     ours = local_files(where, machine)
     changed: dict[str, str] = {}
     for (name, path), blob in zip(ours.items(), blobs_of(list(ours.values())), strict=True):
-        if there.get(name) == blob:
+        if there.get(name) == blob or not (path.name in ADDED_TO or readable(path)):
             continue
         if name in there and path.name in ADDED_TO:
             text = joined(content(there[name]), path.read_text(errors="replace"))

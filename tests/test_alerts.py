@@ -124,9 +124,26 @@ def test_help_has_two_examples():
 
 def test_what_came_of_looking_for_the_commit_is_remembered(tmp_path):
     (tmp_path / "mac").mkdir()
-    begun = {"alert": "0123abcd", "event": alerts.SUSPECTED, "worse": True, "good": "a", "bad": "b", "series": []}
+    begun = {
+        "alert": "0123abcd",
+        "event": alerts.SUSPECTED,
+        "worse": True,
+        "good": "a" * 40,
+        "bad": "b" * 40,
+        "series": [],
+    }
     found = {"alert": "0123abcd", "event": alerts.SEARCHED, "reason": "commit c"}
     alerts.add(tmp_path, "mac", [begun, found, {"alert": "0123abcd", "event": alerts.CONFIRMED, "reason": "+9 %"}])
     ((known,), problems) = alerts.read(tmp_path, "mac")
     assert (known.state, known.reason, known.culprit) == (alerts.CONFIRMED, "+9 %", "commit c")
     assert problems == []
+
+
+@pytest.mark.parametrize("name", ["--output=x", "a" * 39, "A" * 40, "HEAD", ""])
+def test_a_commit_that_is_no_hash_is_passed_over(tmp_path, name):
+    (tmp_path / "mac").mkdir()
+    about = {"worse": True, "good": name, "bad": "b" * 40, "series": []}
+    alerts.add(tmp_path, "mac", [{"alert": "0123abcd", "event": alerts.SUSPECTED} | about])
+    known, problems = alerts.read(tmp_path, "mac")
+    assert known == []
+    assert len(problems) == 1

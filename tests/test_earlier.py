@@ -36,7 +36,7 @@ def run(tmp_path, monkeypatch):
         result = Results({"machine": "machine"}, {}, COMMIT, 0, "3.11", "env", {})
         result.load_data(str(tmp_path))
         began = next(clock)
-        monkeypatch.setattr(asv_plugin.psutil.Process, "create_time", lambda self: began)
+        monkeypatch.setattr(asv_plugin, "BEGAN", began)
         for metric, values in figures.items():
             benchmark = {"name": metric, "version": version, "params": [[repr(case) for case in CASES]]}
             result.add_result(benchmark, One(values), datetime.fromtimestamp(began + 1, UTC), selected_idx=chosen)
@@ -103,7 +103,7 @@ def test_another_version_is_kept_whole(run):
 def test_saved_twice_by_one_run_is_one_result(run, monkeypatch, tmp_path):
     folder = run({"a": [1.0, 2.0]})
     result = Results.load(str(folder / "01234567-env.json"))
-    monkeypatch.setattr(asv_plugin.psutil.Process, "create_time", lambda self: 0.0)
+    monkeypatch.setattr(asv_plugin, "BEGAN", 0.0)
     result._results["a"] = [1.5, 2.5]
     result._started_at["a"] += 1
     result.save(str(tmp_path))

@@ -1,13 +1,18 @@
 """The parts of a night without a night: its settings, its checks of a machine, its plan, its outcome in words."""
 
 import json
+import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
 import msgspec
+import psutil
 import pytest
 from ledgers import MACHINE, entry
-from synthetic import SECONDS, History
+from synthetic import COPY, SECONDS, History
 
 from benchmarks.harness import machine
 from scripts import alerts, command, history, ledger
@@ -18,7 +23,7 @@ from scripts.nightly.record import Tried
 from scripts.nightly.settings import Check, Checks, Settings
 
 ROOT = Path(__file__).parent.parent
-TRIED = Tried("c" * 40, "asv.conf.json", record.MEASURED, 60.0, 50.0, 3, {}, "", "")
+TRIED = Tried("c" * 40, "asv.conf.json", "default", record.MEASURED, 60.0, 50.0, 3, {}, "", "")
 
 
 class TestSettings:
@@ -70,6 +75,17 @@ class TestChecks:
             preflight.psutil, "sensors_battery", lambda: SimpleNamespace(power_plugged=plugged), raising=False
         )
         assert preflight.power(Check()) == (fit, says)
+
+    def test_power_of_an_unknown_source(self, monkeypatch):
+        battery = SimpleNamespace(power_plugged=None)
+        monkeypatch.setattr(preflight.psutil, "sensors_battery", lambda: battery, raising=False)
+        assert preflight.power(Check()).fit is None
+
+    def test_a_device_that_does_not_answer(self, monkeypatch):
+        monkeypatch.setattr(preflight, "DEVICE_SECONDS", 0.01)
+        found = preflight.device(Check())
+        assert found.fit is False
+        assert "does not answer" in found.says
 
     def test_power_without_a_battery(self, monkeypatch):
         monkeypatch.setattr(preflight.psutil, "sensors_battery", lambda: None, raising=False)
@@ -230,17 +246,26 @@ class TestPlan:
         return made
 
     def planned(self, made) -> list[Planned]:
-        return plan.plan(history.configuration(made.config), "lane.json", made.results, "mac")
+        return plan.plan(history.configuration(made.config), "lane.json", made.results, "mac", "default")
 
-    def test_results_that_no_night_measured_count(self, made):
-        made.add(1, {SECONDS: {"a/b": 1.0}}, "mac")
-        made.add(2, {SECONDS: {"a/b": None}}, "mac")
-        assert [one.commit for one in self.planned(made)] == [made.commits[3], made.commits[2]]
-        made.add(3, {SECONDS: {"a/b": 1.0}}, "another")
-        assert [one.commit for one in self.planned(made)] == [made.commits[3], made.commits[2]]
+    def test_results_that_no_night_measured_count_but_not_of_the_newest(self, made):
+        whole = {SECONDS: {"a/b": 1.0}, COPY: {"": 1.0}}
+        made.add(0, whole, "mac")
+        made.add(1, whole | {SECONDS: {"a/b": None}}, "mac")
+        made.add(2, {SECONDS: {"a/b": 1.0}}, "mac")  # somebody looked at one figure
+        made.add(3, whole, "mac")
+        assert [one.commit for one in self.planned(made)] == [made.commits[3], made.commits[1], made.commits[2]]
+        made.add(1, whole, "another")
+        assert [one.commit for one in self.planned(made)] == [made.commits[3], made.commits[1], made.commits[2]]
+
+    @pytest.mark.parametrize(("profile", "again"), [("quick", True), ("default", False), ("full", False)])
+    def test_what_was_measured_with_a_smaller_profile_is_measured_again(self, made, profile, again):
+        for name in made.commits:
+            record.add(made.results, "mac", TRIED._replace(commit=name, lane="lane.json", profile=profile))
+        assert bool(self.planned(made)) == again
 
     def test_a_commit_is_tried_twice(self, made):
-        made.add(0, {SECONDS: {"a/b": 1.0}}, "mac")
+        made.add(0, {SECONDS: {"a/b": 1.0}, COPY: {"": 1.0}}, "mac")
         failed = TRIED._replace(commit=made.commits[3], lane="lane.json", outcome=record.NOT_INSTALLED)
         record.add(made.results, "mac", failed)
         assert self.planned(made)[0] == (made.commits[3], NEWEST)
@@ -302,8 +327,13 @@ class TestOutcome:
         assert (told.outcome, told.missing) == (record.PARTLY, {"x/y/z": "wrong result"})
 
     def test_nothing(self):
-        assert self.judged([self.ENTRIES[0], self.FAILED])[2::5] == (record.NOTHING, "wrong result")
+        told = self.judged([self.ENTRIES[0], self.FAILED])
+        assert (told.outcome, told.reason) == (record.NOTHING, "wrong result")
         assert self.judged([self.ENTRIES[0]]).reason == "every case was skipped"
+
+    def test_a_case_that_would_fit_an_idle_machine_is_missing(self):
+        told = self.judged([*self.ENTRIES, {"what": "skipped", "case": "x/y/z", "message": "needs 3 GB"}])
+        assert (told.outcome, told.missing) == (record.PARTLY, {"x/y/z": "needs 3 GB"})
 
     def test_not_installed(self):
         log = f"error: first\n x ModuleNotFoundError: No module named 'q'\nerror: last\n{commit.NOT_BUILT} and import"
@@ -333,6 +363,9 @@ class TestNight:
             ({"tried": [TRIED._replace(outcome=record.NOTHING)]}, night.NOTHING),
             ({"failed": ["asv did not run"]}, night.NOTHING),
             ({"refused": ["on battery"]}, night.UNFIT),
+            ({"newest": "0123abcd: does not install"}, night.NOTHING),
+            ({"tried": [TRIED], "error": "OSError: disk"}, night.ERROR),
+            ({"interrupted": 129}, 129),
             ({"not_pushed": "no network"}, night.NOT_PUSHED),
             ({"tried": [TRIED], "interrupted": 143}, 143),
         ],
@@ -434,6 +467,33 @@ class TestSteps:
         done = steps.run("timeit", "-n1", "-r1", "import time; time.sleep(100)", seconds=0.5)
         assert done.code == 124
         assert "took longer than 0 s" in done.last or "took longer than 1 s" in done.last
+
+    def test_a_commit_that_is_gone_is_no_obstacle(self, tmp_path, monkeypatch):
+        History(tmp_path, 2)
+        (tmp_path / "results" / "mac").mkdir(parents=True, exist_ok=True)
+        monkeypatch.chdir(tmp_path)
+        gone = KNOWN._replace(levels={("", SECONDS, "a/b"): (1.0, 2.0)})
+        assert steps.search(tmp_path / "results", "mac", gone, Settings()).startswith("not found: git rev-list")
+        with pytest.raises(command.UserError):
+            steps.only_commit("--output=victim", "b" * 40)
+        assert not list(tmp_path.glob("victim*"))
+
+    def test_what_a_step_started_ends_with_it(self, at_root):
+        code = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'import time; time.sleep(987)'])"
+        steps.run("timeit", "-n1", "-r1", code, seconds=2.0)
+        running = [one.info["cmdline"] or [""] for one in psutil.process_iter(["cmdline"])]
+        assert not [line for line in running if line[-1] == "import time; time.sleep(987)"]
+
+    def test_a_step_ends_with_the_night(self, at_root):
+        parent = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+        environment = os.environ | {command.PARENT: str(parent.pid)}
+        waits = "from scripts import command; import time; command.run(lambda: time.sleep(600))"
+        child = subprocess.Popen([sys.executable, "-c", waits], env=environment, stderr=subprocess.DEVNULL)
+        time.sleep(1)
+        assert child.poll() is None
+        parent.kill()
+        parent.wait()
+        assert child.wait(timeout=60) == 0  # 130 is returned to whoever called
 
     def test_the_commit_right_after_needs_no_search(self, tmp_path, monkeypatch):
         made = History(tmp_path, 4)

@@ -106,8 +106,8 @@ def test_the_ledger_is_kept_beside_asvs_file(tmp_path, monkeypatch):
     run = tmp_path / "run.jsonl"
     monkeypatch.setenv(ledger.VARIABLE, str(run))
     entries = [
-        {"what": "case", "case": "a", "commit": "abc", "environment": "env", "n": 1},
-        {"what": "case", "case": "b", "commit": "other", "environment": "env", "n": 1},
+        {"what": "case", "case": "a", "commit": "abc", "environment": "env", "n": 1, "time": 1.0},
+        {"what": "case", "case": "b", "commit": "other", "environment": "env", "n": 1, "time": 1.0},
     ]
     run.write_text("".join(json.dumps(entry) + "\n" for entry in entries))
     asv_plugin.save(Saved(), str(tmp_path))

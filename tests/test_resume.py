@@ -22,6 +22,7 @@ def a_run(tmp_path, monkeypatch):
     monkeypatch.setenv(ledger.VARIABLE, str(tmp_path / "ledger"))
     monkeypatch.setenv("ASV_COMMIT", "c" * 40)
     monkeypatch.setenv("ASV_ENV_NAME", "env")
+    monkeypatch.delenv(ledger.BEGAN, raising=False)
     monkeypatch.setattr(ceiling, "SMALLEST_WORKING_SET", 2**22)
     monkeypatch.setattr(ceiling, "CACHE_MULTIPLE", 0)
     monkeypatch.setattr(machine, "settings", lambda: dict(SETTINGS))
@@ -122,6 +123,26 @@ def test_failures_and_long_runs_are_remembered(a_run):
     assert calls == []
 
 
+def test_a_long_run_that_ends_the_run_is_given_up_as_well(a_run):
+    begin, _ = a_run
+    for _ in range(2):
+        begin()
+        ledger.append({"what": "started", "case": "eager/float32"})
+    begin()
+    with pytest.raises(RuntimeError, match="the run ended 2 times while it was measured"):
+        run.accuracy("eager", "float32")
+
+
+def test_only_what_an_earlier_asv_measured_is_taken(a_run, monkeypatch):
+    begin, calls = a_run
+    begin()
+    run.take(CASE)
+    monkeypatch.setenv(ledger.BEGAN, "0")  # all entries are of this very run
+    begin()
+    run.take(CASE)
+    assert calls == [CASE, CASE]
+
+
 def run_accuracy_fields():
     from benchmarks.harness.accuracy import Accuracy
 
@@ -147,6 +168,9 @@ def test_what_was_measured_otherwise_is_measured_anew(a_run, monkeypatch, change
     begin()
     run.take(CASE)
     assert calls == [CASE, CASE]
+    if changed in ("settings", "suite", "age"):
+        told = [one["what"] for one in ledger.read(Path(os.environ[ledger.VARIABLE]))]
+        assert told == ["machine", "started", "case"]  # no figure of another suite among the new ones
     if changed != "age":  # what is begun anew can be gone on with in its turn
         begin()
         run.take(CASE)

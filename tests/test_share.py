@@ -4,12 +4,14 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 from pathlib import Path
 
 import pytest
+from asv.results import Results
 
-from scripts import alerts, command, share
+from scripts import alerts, asv_plugin, command, share
 
 ROOT = Path(__file__).parent.parent
 HASH = "0123abcd"
@@ -20,6 +22,7 @@ class Clone:
 
     def __init__(self, folder: Path, origin: Path, machine: str) -> None:
         self.path, self.machine = folder / machine, machine
+        folder.mkdir(exist_ok=True)
         git(folder, "clone", "-q", str(origin), str(self.path))
         self.results = self.path / "results"
         self.add("machine.json", json.dumps({"machine": machine}))
@@ -90,7 +93,7 @@ def test_three_machines_push_at_once_ten_times_and_nothing_is_lost(tmp_path, ori
     expected = {}
     for turn in range(10):
         for one in clones:
-            one.add(f"{turn:08x}-env.json", f"{one.machine} {turn}")
+            one.add(f"{turn:08x}-env.json", json.dumps([one.machine, turn]))
             one.add("nights.jsonl", "".join(f"{one.machine} {number}\n" for number in range(turn + 1)))
         running = [one.start("push", "--machine", one.machine) for one in clones]
         for process in running:
@@ -141,14 +144,93 @@ def test_lines_that_people_added_are_joined(clone, origin, tmp_path):
     assert on_branch(origin)[f"mac/{alerts.FILE}"] == "one\nacknowledged\ntwo\n"
 
 
-def test_what_was_measured_here_is_newer_than_what_is_there(clone, origin, tmp_path):
-    clone.add(f"{HASH}-env.json", "new")
-    share.main(["push"])
-    put(origin, tmp_path, {f"mac/{HASH}-env.json": "odd"})
-    share.main(["pull"])
-    assert (clone.results / "mac" / f"{HASH}-env.json").read_text() == "new"
-    share.main(["push"])
-    assert on_branch(origin)[f"mac/{HASH}-env.json"] == "new"
+NAME = "01234567-env"
+
+
+def result(**figures: tuple[float, float]) -> str:
+    """asv's results of a commit: by metric the value, and when it was measured."""
+    found = Results({"machine": "mac"}, {}, "0123456789" * 4, 0, "3.11", "env", {})
+    for metric, (value, moment) in figures.items():
+        found._results[metric], found._benchmark_params[metric] = [value], [["x"]]
+        found._samples[metric] = found._stats[metric] = None
+        found._started_at[metric], found._benchmark_version[metric] = moment * 1000, "1"
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, "mac").mkdir()
+        asv_plugin.original_save(found, folder)
+        return next(Path(folder, "mac").glob("*.json")).read_text()
+
+
+class TestTwoVersions:
+    """Of one file, on the branch and here."""
+
+    @pytest.fixture
+    def shared(self, clone, origin):
+        clone.add(f"{NAME}.json", result(a=(1.0, 100)))
+        share.main(["push"])
+        share.main(["pull"])
+        return clone
+
+    def values(self, clone, origin) -> tuple[dict, dict]:
+        """What is here, and what is on the branch: by file the value."""
+        here = {path.name: path.read_text() for path in (clone.results / "mac").glob(f"{NAME}*")}
+        there = {Path(name).name: text for name, text in on_branch(origin).items() if NAME in name}
+        return tuple(
+            {name.rpartition(".")[2]: json.loads(text)["results"]["a"][0][0] for name, text in files.items()}
+            for files in (here, there)
+        )
+
+    def test_only_here_it_was_measured_again(self, shared, origin):
+        shared.add(f"{NAME}.json", result(a=(2.0, 200)))
+        share.main(["pull"])
+        share.main(["push"])
+        assert self.values(shared, origin)[1]["json"] == 2.0
+
+    def test_only_there_it_was_measured_again(self, shared, origin, tmp_path):
+        put(origin, tmp_path, {f"mac/{NAME}.json": result(a=(2.0, 200))})
+        share.main(["pull"])
+        assert self.values(shared, origin)[0] == {"json": 2.0}
+        share.main(["push"])
+        assert self.values(shared, origin)[1] == {"json": 2.0}
+
+    @pytest.mark.parametrize("when", [200, 300])
+    def test_both_were_measured_again(self, shared, origin, tmp_path, when):
+        put(origin, tmp_path, {f"mac/{NAME}.json": result(a=(2.0, 250))})
+        shared.add(f"{NAME}.json", result(a=(3.0, when)))
+        for _ in range(2):
+            share.main(["push"])
+            share.main(["pull"])
+        newer, older = (3.0, 2.0) if when == 300 else (2.0, 3.0)
+        assert self.values(shared, origin) == ({"json": newer, "earlier": older},) * 2
+
+    def test_a_new_clone_that_could_not_pull_replaces_nothing(self, shared, origin, tmp_path):
+        other = Clone(tmp_path / "new", origin, "mac")
+        other.add(f"{NAME}.json", result(a=(3.0, 300)))
+        code, out = other.run("push")
+        assert code == 0, out
+        assert self.values(other, origin)[1] == {"json": 3.0, "earlier": 1.0}
+
+    @pytest.mark.parametrize("damage", ["", "{", "null and void"])
+    def test_a_damaged_file_is_mended_from_the_branch_and_never_pushed(self, shared, origin, damage):
+        shared.add(f"{NAME}.json", damage)
+        shared.add("89abcdef-env.json", damage)
+        share.main(["push"])
+        assert self.values(shared, origin) == ({"json": 1.0}, {"json": 1.0})
+        assert "mac/89abcdef-env.json" not in on_branch(origin)
+
+    def test_damage_on_the_branch_replaces_nothing(self, shared, origin, tmp_path):
+        shared.add(f"{NAME}.json", result(a=(2.0, 200)))
+        put(origin, tmp_path, {f"mac/{NAME}.json": "{"})
+        share.main(["pull"])
+        share.main(["push"])
+        assert self.values(shared, origin) == ({"json": 2.0}, {"json": 2.0})
+
+    def test_a_ledger_goes_with_the_newer_result(self, shared, origin, tmp_path):
+        shared.add(f"{NAME}.jsonl", '{"time": 100.5}\n')
+        share.main(["push"])
+        put(origin, tmp_path, {f"mac/{NAME}.jsonl": '{"time": 250}\n'})
+        shared.add(f"{NAME}.jsonl", '{"time": 200}\n')
+        share.main(["pull"])
+        assert (shared.results / "mac" / f"{NAME}.jsonl").read_text() == '{"time": 250}\n'
 
 
 def test_names_that_lead_elsewhere_are_passed_over(clone, origin, tmp_path):
@@ -172,10 +254,10 @@ def test_names_that_lead_elsewhere_are_passed_over(clone, origin, tmp_path):
 def test_too_large_a_file_is_left_where_it_is(clone, origin, monkeypatch, tmp_path):
     monkeypatch.setattr(share, "LARGEST_FILE", 10)
     clone.add("machine.json", "{}")
-    clone.add(f"{HASH}-env.json", "x" * 11)
+    clone.add(f"{HASH}-env.json", "1" * 11)
     share.main(["push"])
     assert set(on_branch(origin)) == {"mac/machine.json"}
-    put(origin, tmp_path, {"mac/deadbeef-env.json": "y" * 11})
+    put(origin, tmp_path, {"mac/deadbeef-env.json": "2" * 11})
     share.main(["pull"])
     assert not (clone.results / "mac" / "deadbeef-env.json").exists()
 

@@ -4,12 +4,19 @@ import os
 from pathlib import Path
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write `path` in one piece: whoever reads it sees all of the new text or all of the old."""
+def write_whole(path: Path, text: str, durable: bool = False) -> None:
+    """Write `path` in one piece: whoever reads it sees all of the new text or all of the old.
+
+    If it is to be `durable`, that holds when the power goes as well.
+    """
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(text)
+        with partial.open("w") as file:
+            file.write(text)
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)

@@ -9,6 +9,7 @@ ceiling it is held against, load, and every sample. Entries, by `what`:
     case     a case was measured
     accuracy a variant was measured in a precision, over many steps
     failure  a case could not be measured, and why
+    skipped  a case did not fit the memory that was free, but would fit the machine's
 """
 
 import json
@@ -16,6 +17,8 @@ import os
 import time
 from pathlib import Path
 from typing import Any
+
+from benchmarks.harness.files import write_whole
 
 VARIABLE = "ADAMW_BENCH_LEDGER"
 """The environment variable that names the run's ledger; without it none is kept."""
@@ -25,6 +28,9 @@ BEGINS = ("machine", "resumed")
 
 MARKS = "ADAMW_BENCH_MARKS"
 """The environment variable that says what was wrong with the machine, if it was measured on all the same."""
+
+BEGAN = "ADAMW_BENCH_BEGAN"
+"""The environment variable that says when asv was started, in seconds since 1970: older entries are of another run."""
 
 LONGEST_LINE = 2**20
 
@@ -61,3 +67,8 @@ def read(path: Path) -> list[Entry]:
         except ValueError:
             continue
     return [entry for entry in entries if isinstance(entry, dict) and "what" in entry]
+
+
+def forget(path: Path, entries: list[Entry]) -> None:
+    """Take `entries` out of the ledger."""
+    write_whole(path, "".join(json.dumps(one) + "\n" for one in read(path) if one not in entries))

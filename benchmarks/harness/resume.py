@@ -6,6 +6,7 @@ was interrupted. A night keeps such a ledger until asv has written the commit's 
 
 import hashlib
 import json
+import math
 import os
 import time
 from collections.abc import Iterable, Sequence
@@ -40,30 +41,39 @@ def suite() -> str:
 def interrupted(now: Entry) -> list[Entry]:
     """The entries of this commit and environment in the run's ledger, if they were measured as `now` says and lately.
 
-    `now` has what a machine's entry has of the machine, its settings and the suite.
+    `now` has what a machine's entry has of the machine, its settings and the suite. Entries that do not fit are taken
+    out of the ledger: no figure of theirs may get among the new ones.
     """
     path = os.environ.get(ledger.VARIABLE)
-    where = ledger.where()
-    entries = ledger.read(Path(path)) if path else []
-    ours = [one for one in entries if {name: one.get(name) for name in where} == where]
-    begun = [number for number, one in enumerate(ours) if one["what"] == "machine"]
-    if not begun:
+    if not path:
         return []
-    run = ours[begun[-1] :]
+    where, began = ledger.where(), float(os.environ.get(ledger.BEGAN, math.inf))
+    ours = [one for one in ledger.read(Path(path)) if {name: one.get(name) for name in where} == where]
+    earlier = [one for one in ours if one["time"] < began]
+    begun = [one for one in earlier if one["what"] == "machine"]
     told = json.loads(json.dumps(now))
-    alike = {name: run[0].get(name) for name in told} == told
-    return run if alike and time.time() - run[0]["time"] < OLDEST else []
+    if begun and {name: begun[-1].get(name) for name in told} == told and time.time() - begun[-1]["time"] < OLDEST:
+        return earlier
+    if earlier:
+        ledger.forget(Path(path), earlier)
+    return []
 
 
 def restore(entries: Sequence[Entry]) -> dict[str, Any]:
     """Write what `entries` tell to where `run` looks for it; what the machine allowed when it was measured."""
-    for case, told in found(entries).items():
-        for number, one in enumerate(told):
-            write_whole(queued(case, number), json.dumps(one))
-    for one in entries:
-        if one["what"] == "accuracy":
-            write_whole(accuracy_path(*one["case"].split("/", 1)), json.dumps(one["accuracy"]))
-    return {name: entries[0][name] for name in ("ceiling", "launch")}
+    for name, told in found(entries).items():
+        if is_case(name):
+            for number, one in enumerate(told):
+                write_whole(queued(name, number), json.dumps(one))
+        else:
+            write_whole(accuracy_path(*name.split("/", 1)), json.dumps(told[-1]))
+    begun = next(one for one in entries if one["what"] == "machine")
+    return {name: begun[name] for name in ("ceiling", "launch")}
+
+
+def is_case(name: str) -> bool:
+    """Whether it is variant/precision/tree; the long run is of variant/precision."""
+    return name.count("/") > 1
 
 
 def queued(case: str, number: int) -> Path:
@@ -77,22 +87,21 @@ def accuracy_path(variant: str, precision: str) -> Path:
 
 
 def found(entries: Iterable[Entry]) -> Found:
-    """What was measured of every case, and what is known to fail."""
+    """What was measured of every case, and of every variant in a precision; and what is known to fail."""
     told: Found = {}
     unfinished: dict[str, int] = {}
     under_way = ""
     for one in entries:
-        case = one.get("case", "")
-        if under_way and not (case == under_way and one["what"] in ("case", "failure")):
-            if one["what"] in ledger.BEGINS:  # the run ended, not the case's process alone
+        case, what = one.get("case", ""), one["what"]
+        if under_way and not (case == under_way and what in ("case", "accuracy", "failure")):
+            if what in ledger.BEGINS:  # the run ended, not the case's process alone
                 unfinished[under_way] = unfinished.get(under_way, 0) + 1
             else:
                 told.setdefault(under_way, []).append({"failed": f"{under_way}: the process that measured it died"})
-        under_way = case if one["what"] == "started" and case.count("/") > 1 else ""
-        if one["what"] == "case":
-            told.setdefault(case, []).append(one["measurement"])
-        elif one["what"] == "failure" and case.count("/") > 1:
-            told.setdefault(case, []).append({"failed": one["message"]})
+        under_way = case if what == "started" else ""
+        if what in ("case", "accuracy", "failure"):
+            measured = {"case": "measurement", "accuracy": "accuracy"}.get(what)
+            told.setdefault(case, []).append(one[measured] if measured else {"failed": one["message"]})
     if under_way:
         unfinished[under_way] = unfinished.get(under_way, 0) + 1
     for case, times in unfinished.items():

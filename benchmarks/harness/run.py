@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 COOL_DOWN, POLL = 120.0, 5.0
 """Seconds that a machine may take to cool down before a case is measured again, and from one look to the next."""
 
+USABLE = 0.8
+"""The share of a machine's memory that a case can have when nothing else wants it."""
+
 DONATES = Path("donates.json")
 """What the run measured of donation, beside its measurements."""
 
@@ -139,9 +142,13 @@ def accuracy(variant: str, precision: str) -> "Accuracy":
 
     path = resume.accuracy_path(variant, precision)
     try:
-        return accuracy.Accuracy(**json.loads(path.read_text()))
+        told = json.loads(path.read_text())
     except FileNotFoundError:
         check_can_run(variant)
+    else:
+        if "failed" in told:
+            raise RuntimeError(told["failed"])
+        return accuracy.Accuracy(**told)
     from benchmarks.harness.measure import private_caches
 
     name = f"{variant}/{precision}"
@@ -178,7 +185,10 @@ def measured(case: Case, path: Path) -> Measurement:
     check_can_run(case.variant)
     free = machine.free_bytes()
     if case.needed_bytes > free:
-        skip(f"{case} needs {case.needed_bytes / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB are free")
+        reason = f"{case} needs {case.needed_bytes / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB are free"
+        if case.needed_bytes < USABLE * machine.identify().memory_bytes:  # it would fit, were nothing else there
+            ledger.append({"what": "skipped", "case": str(case), "message": reason})
+        skip(reason)
     from benchmarks.harness.measure import measure
 
     before = machine.conditions()
@@ -198,6 +208,7 @@ def measured(case: Case, path: Path) -> Measurement:
         write_whole(path, json.dumps({"failed": str(error)}))
         ledger.append({"what": "failure", "case": str(case), "message": str(error)})
         raise
+    measurement = Measurement.from_dict(measurement.to_dict())  # rounded, as who goes on with this run will read it
     write_whole(path, json.dumps(measurement.to_dict()))
     ledger.append(
         {

@@ -12,6 +12,7 @@ import platform
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -71,12 +72,17 @@ def main(arguments: list[str] | None = None) -> int:
         told.interrupted = 130
     except SystemExit as signalled:
         told.interrupted = int(signalled.code or 0)
+    except Exception as error:
+        told.error = command.one_line(f"{type(error).__name__}: {error}")
+        if not isinstance(error, command.UserError):
+            traceback.print_exc()  # nobody's mistake but ours
     told.seconds = time.monotonic() - start
-    if options.summary:
-        night.write_summary(options.summary, night.summary(told))
-    if options.json:
-        command.write_json(options.json, told.as_json())
-    work.say(f"{told.verdict}; {told.seconds:.0f} s")
+    with command.undisturbed():
+        if options.summary:
+            night.write_summary(options.summary, night.summary(told))
+        if options.json:
+            command.write_json(options.json, told.as_json())
+        work.say(f"{told.verdict}; {told.seconds:.0f} s" + (f": {told.error}" if told.error else ""))
     return told.code
 
 
@@ -84,7 +90,7 @@ def dry_run(work: Work, lanes: list[Lane]) -> int:
     """Say what would be done. The exit code is that of a night that is refused, if it would be."""
     found = preflight.run(work.wanted.checks, work.say, wait=False)
     for lane in lanes:
-        planned = plan.plan(lane.config, lane.name, lane.results, work.wanted.machine)
+        planned = plan.plan(lane.config, lane.name, lane.results, work.wanted.machine, work.wanted.profile)
         for one in planned:
             work.say(f"{lane.name}: would measure {one.commit[:8]}, {one.why}, profile {work.wanted.profile}")
         if not planned:

@@ -44,14 +44,15 @@ def measure(
         raise NotRun(f"{measuring.last_line(told)} (all of it: {log})")
     entries = ledger.read(run_ledger)
     work = sum(entry.get("wall", 0.0) for entry in entries[before:])
-    tried = judged(commit, lane, entries, told)._replace(seconds=time.monotonic() - start, work=work)
+    seconds = time.monotonic() - start
+    tried = judged(commit, lane, entries, told)._replace(seconds=seconds, work=work, profile=profile)
     run_ledger.unlink()
     return tried
 
 
 def judged(commit: str, lane: str, entries: list[ledger.Entry], log: str) -> Tried:
     """What a run that asv ended by itself came to, from its ledger."""
-    cases, missing = len(ledger.by_case(entries)), ledger.failures(entries)
+    cases, missing = len(ledger.by_case(entries)), ledger.failures(entries) | ledger.skipped(entries)
     missing = {name: command.one_line(why) for name, why in missing.items()}
     outcome, reason = record.MEASURED if not missing else record.PARTLY, ""
     if NOT_BUILT in log:
@@ -59,7 +60,8 @@ def judged(commit: str, lane: str, entries: list[ledger.Entry], log: str) -> Tri
     elif not cases:
         outcome = record.NOTHING
         reason = next(iter(missing.values()), "every case was skipped")
-    return Tried(commit, lane, outcome, 0.0, 0.0, cases, missing, reason[:LONGEST_REASON], ledger.marks(entries))
+    said = ledger.marks(ledger.with_ceiling(entries))
+    return Tried(commit, lane, "", outcome, 0.0, 0.0, cases, missing, reason[:LONGEST_REASON], said)
 
 
 def why_not_installed(log: str) -> str:

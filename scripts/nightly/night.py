@@ -19,6 +19,7 @@ MEANINGS = {
     UNFIT: "the machine is not fit to measure on",
     ANOTHER: "another night is under way",
     NOT_PUSHED: "saved here, but not pushed; the next night pushes",
+    129: "interrupted; what was measured is kept, the next night goes on",
     130: "interrupted; what was measured is kept, the next night goes on",
     143: "interrupted; what was measured is kept, the next night goes on",
 }
@@ -36,7 +37,8 @@ class Night:
     left     commits for which there was no time
     failed   steps of the night that failed, in words
     alerts   those that were measured again tonight, as they are now
-    worse    whether the exact counters got worse; told: what they said
+    newest   why the newest commit has no results, if it was given up
+    error    what ended the night
     """
 
     machine: str
@@ -49,6 +51,8 @@ class Night:
     exact: list[str] = field(default_factory=list)
     history: list[str] = field(default_factory=list)
     not_pushed: str = ""
+    newest: str = ""
+    error: str = ""
     seconds: float = 0.0
     interrupted: int = 0
 
@@ -57,9 +61,11 @@ class Night:
         """The exit code: what is worst decides."""
         if self.interrupted:
             return self.interrupted
+        if self.error:
+            return ERROR
         if self.refused:
             return UNFIT
-        if (self.tried or self.failed) and not any(one.outcome in record.DONE for one in self.tried):
+        if self.newest or ((self.tried or self.failed) and not any(one.outcome in record.DONE for one in self.tried)):
             return NOTHING
         if any(one.state == CONFIRMED and one.worse for one in self.alerts):
             return SLOWER
@@ -88,6 +94,8 @@ class Night:
                 for one in self.alerts
             ],
             "not_pushed": self.not_pushed,
+            "newest": self.newest,
+            "error": self.error,
             "seconds": self.seconds,
         }
 
@@ -96,7 +104,9 @@ def summary(night: Night) -> str:
     """The night for a job's page. All text is shown as it is."""
     parts = [
         [f"## AdamW on {markdown(night.machine)}: {markdown(night.verdict)}"],
+        bullets([f"Error: {night.error}"] if night.error else []),
         bullets(f"Refused: {one}" for one in night.refused),
+        bullets([f"Not measured: {night.newest}"] if night.newest else []),
         commits(night),
         bullets(told for one in night.tried for told in missing(one)),
         bullets(f"Failed: {one}" for one in night.failed),

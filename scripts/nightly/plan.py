@@ -1,5 +1,6 @@
 """Which commits a night measures: the newest, those that were interrupted, then what was missed, the oldest first."""
 
+import re
 from collections.abc import Sequence, Set
 from pathlib import Path
 from typing import NamedTuple
@@ -9,6 +10,7 @@ from asv.config import Config
 from scripts import history
 from scripts.history import MALFORMED
 from scripts.nightly import record
+from scripts.search import CONTROLS
 
 FOLDER = Path(".asv/night")
 """Where a night keeps what it needs if it is interrupted."""
@@ -27,11 +29,11 @@ class Planned(NamedTuple):
     why: str
 
 
-def plan(config: Config, lane: str, results: Path, machine: str) -> list[Planned]:
+def plan(config: Config, lane: str, results: Path, machine: str, profile: str) -> list[Planned]:
     """The commits of a lane that this machine has not measured, in the order of measuring. Raises UserError."""
     commits, _ = history.branch_commits(config)
-    known = record.done(record.read(results, machine), lane)
-    known |= with_results(results, machine, known) & set(commits)
+    known = record.done(record.read(results, machine), lane, profile)
+    known |= with_results(results, machine, known) & set(commits[:-1])  # who measured the newest may have wanted less
     begun = interrupted(lane, machine, commits)
     return order(commits, known - begun, begun)
 
@@ -48,7 +50,7 @@ def order(commits: Sequence[str], known: Set[str], begun: Set[str]) -> list[Plan
 
 
 def with_results(results: Path, machine: str, known: Set[str]) -> set[str]:
-    """The commits for which there are seconds, though no night measured them; those `known` are not looked at."""
+    """The commits for which there are seconds and controls, though no night measured them; not those `known`."""
     short = {commit[:8] for commit in known}
     found = set()
     for path in results.glob(f"{machine}/*.json"):
@@ -57,7 +59,8 @@ def with_results(results: Path, machine: str, known: Set[str]) -> set[str]:
         try:
             result = history.load(path)
             values = result._results.get(STEP) or []
-            if any(history.number(value) is not None for value in values):
+            whole = any(metric.startswith(CONTROLS) for metric in result.get_all_result_keys())
+            if whole and any(history.number(value) is not None for value in values):
                 found.add(result.commit_hash)
         except MALFORMED:
             continue
@@ -66,14 +69,24 @@ def with_results(results: Path, machine: str, known: Set[str]) -> set[str]:
 
 def journal(lane: str, machine: str, commit: str) -> Path:
     """Where the ledger of a commit's run is kept until asv has written its results."""
-    return FOLDER / f"{machine}-{Path(lane).name}-{commit}.jsonl"
+    return FOLDER / f"{named(lane, machine)}-{commit}.jsonl"
+
+
+def to_look_at(lane: str, machine: str) -> Path:
+    """What is there as long as a commit was measured and nobody looked yet at what that shows."""
+    return FOLDER / f"{named(lane, machine)}.look"
+
+
+def named(lane: str, machine: str) -> str:
+    """A lane and a machine as part of a file's name."""
+    return f"{machine}-{re.sub(r'[^A-Za-z0-9_.-]', '-', lane)}"
 
 
 def interrupted(lane: str, machine: str, commits: Sequence[str]) -> set[str]:
     """The commits whose run was begun and has no results yet. What is kept of commits that are gone is removed."""
     begun = {journal(lane, machine, commit): commit for commit in commits}
     found = set()
-    for path in FOLDER.glob(f"{machine}-{Path(lane).name}-*.jsonl"):
+    for path in FOLDER.glob(f"{named(lane, machine)}-*.jsonl"):
         if path in begun:
             found.add(begun[path])
         else:

@@ -28,7 +28,9 @@ LOAD_SECONDS = 2.0
 POLL = 15.0
 """Seconds from one look to the next while a check is waited for."""
 
-ANSWER_SECONDS = 10.0
+ANSWER_SECONDS, DEVICE_SECONDS = 10.0, 120.0
+"""That a server may take to tell the time, and MLX to say what it runs on."""
+
 PARAVIRTUAL = "paravirtual"
 """In the name of the GPU that a virtual Mac has: it is not the chip's."""
 
@@ -64,6 +66,8 @@ def power(check: Check) -> Finding:
     battery = psutil.sensors_battery() if hasattr(psutil, "sensors_battery") else None
     if battery is None:
         return Finding(True, "no battery")
+    if battery.power_plugged is None:
+        return Finding(None, "power source unknown")
     return Finding(bool(battery.power_plugged), "on mains" if battery.power_plugged else "on battery")
 
 
@@ -106,7 +110,10 @@ def memory(check: Check) -> Finding:
 
 def device(check: Check) -> Finding:
     """In a process of its own, so that this one never holds a GPU."""
-    done = subprocess.run([sys.executable, "-c", DEVICE], capture_output=True, text=True)
+    try:
+        done = subprocess.run([sys.executable, "-c", DEVICE], capture_output=True, text=True, timeout=DEVICE_SECONDS)
+    except subprocess.TimeoutExpired:
+        return Finding(False, f"MLX does not answer within {DEVICE_SECONDS:.0f} s; restart the machine")
     if done.returncode:
         lines = done.stderr.strip().splitlines() or ["no reason given"]
         return Finding(False, f"MLX does not run: {lines[-1][:200]}")

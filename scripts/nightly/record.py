@@ -1,11 +1,13 @@
 """What became of every commit that a night tried, a line each in results/MACHINE/nights.jsonl, only ever added to."""
 
 import json
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from benchmarks.harness import cases
 from scripts import command
 from scripts.history import LARGEST_FILE, MALFORMED
 
@@ -30,6 +32,7 @@ class Tried(NamedTuple):
 
     commit: str
     lane: str
+    profile: str
     outcome: str
     seconds: float
     work: float
@@ -71,11 +74,15 @@ def add(results: Path, machine: str, tried: Tried) -> None:
         file.write(b"\n" * (not whole) + json.dumps(told).encode() + b"\n")
 
 
-def done(tried: Iterable[Tried], lane: str) -> set[str]:
-    """The commits of a lane that need not be tried any more."""
-    ours = [one for one in tried if one.lane == lane]
+def done(tried: Iterable[Tried], lane: str, profile: str) -> set[str]:
+    """The commits of a lane that need not be tried any more, with this profile or a larger one."""
+    enough = cases.PROFILES[cases.PROFILES.index(profile) :]
+    ours = [one for one in tried if one.lane == lane and one.profile in enough]
     measured = {one.commit for one in ours if one.outcome in DONE}
-    counts: dict[str, int] = {}
-    for one in ours:
-        counts[one.commit] = counts.get(one.commit, 0) + 1
+    counts = Counter(one.commit for one in ours)
     return measured | {commit for commit, count in counts.items() if count >= TRIES}
+
+
+def last(tried: Sequence[Tried], lane: str, commit: str) -> Tried | None:
+    """What came of a commit when it was tried last."""
+    return next((one for one in reversed(tried) if (one.lane, one.commit) == (lane, commit)), None)

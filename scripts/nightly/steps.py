@@ -1,18 +1,20 @@
 """What a night does after measuring, each a command of its own: one that fails does not take the others with it."""
 
+import contextlib
 import json
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import psutil
+
 from scripts import alerts, command, git
 from scripts.nightly.plan import FOLDER
 from scripts.nightly.settings import Settings
 
-END = 8.0
+END = 6.0
 """Seconds that a command has to end when it is asked to."""
 
 LONGEST = 6 * 3600.0
@@ -33,9 +35,10 @@ class Done(NamedTuple):
 
 def run(*arguments: str, seconds: float = LONGEST) -> Done:
     """Run `python -m ARGUMENTS` in a process group of its own, which ends with this call, whatever happens."""
+    environment = os.environ | {"COLUMNS": "120", command.PARENT: str(os.getpid())}
     process = subprocess.Popen(
         [sys.executable, "-m", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL,
-        text=True, errors="replace", start_new_session=True, env=os.environ | {"COLUMNS": "120"},
+        text=True, errors="replace", start_new_session=True, env=environment,
     )  # fmt: skip
     try:
         out, errors = process.communicate(timeout=seconds)
@@ -49,13 +52,15 @@ def run(*arguments: str, seconds: float = LONGEST) -> Done:
 
 
 def end(process: subprocess.Popen) -> None:
-    """Ask a process group to end, and end it if it does not."""
-    for number, patience in ((signal.SIGTERM, END), (signal.SIGKILL, END)):
-        try:
-            os.killpg(process.pid, number)
-            process.wait(timeout=patience)
-        except (ProcessLookupError, subprocess.TimeoutExpired):
-            continue
+    """Ask a command and what it started to end, and end them if they do not."""
+    with command.undisturbed(), contextlib.suppress(psutil.Error):
+        started = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+        process.terminate()
+        psutil.wait_procs(started, timeout=END)
+        for one in started:
+            with contextlib.suppress(psutil.Error):
+                one.kill()
+        process.wait()
 
 
 class Found(NamedTuple):
@@ -87,9 +92,13 @@ def confirm(lane: str, machine: str, alert: str, settings: Settings) -> Done:
 
 def search(results: Path, machine: str, one: alerts.Known, settings: Settings) -> str:
     """Look for the commit of a confirmed alert, and remember what came of it, in words."""
-    if only_commit(one.good, one.bad):
-        reason = f"{one.bad[:10]}: no other commit lies between"
+    try:
+        alone = only_commit(one.good, one.bad)
+    except command.UserError as error:  # a commit that is gone
+        alone, reason = False, f"not found: {error}"
     else:
+        reason = f"{one.bad[:10]}: no other commit lies between" if alone else ""
+    if not reason:
         _, metric, case = next(iter(one.levels))
         budget = str(settings.bisect_seconds)
         asked = [one.good, one.bad, "--case", f"^{case}$", "--metric", metric, "--budget", budget]
@@ -101,4 +110,4 @@ def search(results: Path, machine: str, one: alerts.Known, settings: Settings) -
 
 def only_commit(good: str, bad: str) -> bool:
     """Whether `bad` comes right after `good`."""
-    return git.output("rev-list", "--count", "--first-parent", f"{good}..{bad}", "--") == "1"
+    return git.output("rev-list", "--count", "--first-parent", "--end-of-options", f"{good}..{bad}") == "1"

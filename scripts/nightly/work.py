@@ -46,45 +46,54 @@ def whole(work: Work, lanes: list[Lane]) -> None:
     for lane in lanes:
         pulled(work, lane)
         before = newest_measured(work, lane)
-        if measured := measure(work, lane, until, found.marks):
-            look(work, lane, before, measured)
+        measure(work, lane, until, found.marks)
         pushed(work, lane)
+        if plan.to_look_at(lane.name, work.wanted.machine).exists():
+            look(work, lane, before)
+            pushed(work, lane)
 
 
 def newest_measured(work: Work, lane: Lane) -> str | None:
-    """The newest commit that an earlier night measured."""
+    """The newest commit that was measured."""
     tried = record.read(lane.results, work.wanted.machine)
     done = {one.commit for one in tried if one.lane == lane.name and one.outcome in record.DONE}
     return next((one for one in reversed(history.branch_commits(lane.config)[0]) if one in done), None)
 
 
-def measure(work: Work, lane: Lane, until: float, marks: list[str]) -> str | None:
-    """Measure one commit after the other, as long as there is time; the newest of those that were."""
-    machine = work.wanted.machine
-    planned = plan.plan(lane.config, lane.name, lane.results, machine)
+def measure(work: Work, lane: Lane, until: float, marks: list[str]) -> None:
+    """Measure one commit after the other, as long as there is time."""
+    machine, profile = work.wanted.machine, work.wanted.profile
+    planned = plan.plan(lane.config, lane.name, lane.results, machine, profile)
     if not planned:
         work.say(f"{lane.name}: nothing new")
-        return None
+        work.told.newest = given_up(work, lane)
+        return
     measuring.check_machine(machine)
     plan.remove_old_logs()
-    done: list[record.Tried] = []
+    longest, not_run = 0.0, 0
     for number, one in enumerate(planned):
-        if number and time.monotonic() + max((each.seconds for each in done), default=0.0) > until:
+        if number and time.monotonic() + longest > until:
             work.told.left += len(planned) - number
             break
         work.say(f"{lane.name}: {one.commit[:8]}, {one.why}, {number + 1} of {len(planned)}")
         tried = measured(work, lane, one, marks)
-        if not tried:
+        not_run += tried is None
+        if not_run > 1:  # it is not the commit, then
             break
-        done.append(tried)
+        longest = max(longest, tried.seconds if tried else 0.0)
         if number + 1 < len(planned):
             pushed(work, lane)
-    good = {one.commit for one in done if one.outcome in record.DONE}
-    return next((one.commit for one in planned if one.commit in good), None)
+
+
+def given_up(work: Work, lane: Lane) -> str:
+    """Why there are no results of the newest commit though nothing is left to do; empty if there are."""
+    newest = history.branch_commits(lane.config)[0][-1]
+    last = record.last(record.read(lane.results, work.wanted.machine), lane.name, newest)
+    return f"{newest[:8]}: {last.outcome}: {last.reason}" if last and last.outcome not in record.DONE else ""
 
 
 def measured(work: Work, lane: Lane, one: Planned, marks: list[str]) -> record.Tried | None:
-    """What came of a commit; None if asv cannot measure at all, which the next commit would not change."""
+    """What came of a commit; None if asv did not measure, and that is not the commit's fault."""
     wanted = work.wanted
     try:
         tried = commit.measure(
@@ -93,16 +102,22 @@ def measured(work: Work, lane: Lane, one: Planned, marks: list[str]) -> record.T
     except commit.NotRun as error:
         work.told.failed.append(f"{one.commit[:8]}: {error}")
         return None
+    if tried.outcome in record.DONE:
+        plan.to_look_at(lane.name, wanted.machine).touch()
     record.add(lane.results, wanted.machine, tried)
     work.told.tried.append(tried)
     work.say(f"{one.commit[:8]}: {tried.outcome}, {tried.cases} cases, {tried.seconds:.0f} s. {tried.reason}".rstrip())
     return tried
 
 
-def look(work: Work, lane: Lane, before: str | None, newest: str) -> None:
-    """Say what changed in the work of a step, search the history, measure again what it makes one suspect, report."""
+def look(work: Work, lane: Lane, before: str | None) -> None:
+    """Say what changed in the work of a step, search the history, measure again what it makes one suspect, report.
+
+    What is left to look at stays so until that is done: also if this night is killed meanwhile.
+    """
     told, wanted = work.told, work.wanted
-    if before and before != newest:
+    newest = newest_measured(work, lane)
+    if before and newest and before != newest:
         told.exact = counted.told(lane.results, wanted.machine, before, newest)
     work.say("searching the history")
     found = steps.detect(lane.name, wanted.machine)
@@ -110,6 +125,8 @@ def look(work: Work, lane: Lane, before: str | None, newest: str) -> None:
     if found.done.code not in (0, 1):
         told.failed.append(f"detect: {found.done.last}")
     judge(work, lane, found.suspected)
+    if len(found.suspected) <= wanted.alerts_a_night:  # else the rest is for the next night
+        plan.to_look_at(lane.name, wanted.machine).unlink(missing_ok=True)
     if wanted.report:
         work.say("writing the report")
         done = steps.run("scripts.report", "--config", lane.name)
