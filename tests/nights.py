@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import psutil
+import stub_asv
 
 from scripts import ledger
 from scripts.nightly import record
@@ -29,6 +30,7 @@ SMALLER = {
     "benchmarks/harness/sampling.py": [("BUDGET = 1.5", "BUDGET = 0.05"), ("WARM_UP = 0.1", "WARM_UP = 0.01")],
     "benchmarks/harness/ceiling.py": [("= 2**30", "= 2**20"), ("CACHE_MULTIPLE = 4", "CACHE_MULTIPLE = 0")],
     "benchmarks/controls.py": [("2**24", "2**10")],
+    "scripts/nightly/preflight.py": [("LOAD_SECONDS = 2.0", "LOAD_SECONDS = 0.1")],
     "scripts/measuring.py": [
         (
             r"^(step|accuracy\.Accuracy|memory\.Memory\.track_memory_ratio|work\.Work\.track_(traffic|peak)_ratio)\b.*",
@@ -57,6 +59,8 @@ limit = 0.1
 
 class Night:
     """A checkout with a tiny suite that is cloned from a bare repository, and nights in it."""
+
+    cases = CASES
 
     def __init__(
         self, folder: Path, environments: Path | None = None, origin: Path | None = None, machine: str = MACHINE
@@ -93,8 +97,7 @@ class Night:
             if (ROOT / name).is_file():
                 (work / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy(ROOT / name, work / name)
-        for name, edits in SMALLER.items():
-            replace(work / name, edits)
+        self.prepare(work)
         for arguments in (
             ["init", "-q", "-b", "main"], ["add", "-A"], ["commit", "-q", "-m", "first"],
             ["commit", "-q", "--allow-empty", "-m", "second"], ["init", "-q", "--bare", "-b", "main", str(origin)],
@@ -103,6 +106,10 @@ class Night:
             self.call("git", *arguments, where=work)
         shutil.rmtree(work)
         return origin
+
+    def prepare(self, work: Path) -> None:
+        for name, edits in SMALLER.items():
+            replace(work / name, edits)
 
     def call(self, *command: str, where: Path | None = None) -> str:
         done = subprocess.run(command, cwd=where or self.path, env=self.environment, capture_output=True, text=True)
@@ -193,6 +200,17 @@ class Night:
             except psutil.Error:
                 continue
         process.communicate()
+
+
+class Quick(Night):
+    """Nights in which a stub measures: two cases in a second."""
+
+    cases = stub_asv.CASES
+
+    def prepare(self, work: Path) -> None:
+        super().prepare(work)
+        replace(work / "scripts" / "measuring.py", [('"-m", "asv"]', '"-m", "scripts.stub_asv"]')])
+        shutil.copy(ROOT / "tests" / "stub_asv.py", work / "scripts" / "stub_asv.py")
 
 
 def take(environments: Path, checkout: Path) -> None:

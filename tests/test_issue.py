@@ -394,7 +394,7 @@ def test_hostile_text_stays_text(hub, text):
     machine = text.replace("/", "").replace("\x00", "").replace("\ud800", "")[:100]
     hub.machine(machine)
     series = [[text, text, text, 1.0, 2.0]]
-    hub.alert(FIRST, machine=machine, series=series, reason=text, good=text, bad=text)
+    hub.alert(FIRST, machine=machine, series=series, reason=text)
     alerts.add(hub.results, machine, [{"alert": FIRST, "event": alerts.SEARCHED, "reason": text}])
     hub.alert(SECOND)
     assert hub.run("--link", "https://example.com/") == 0
@@ -415,13 +415,13 @@ def test_no_text_breaks_out_of_its_cell(text):
 
 
 def test_only_a_hash_becomes_a_link(hub):
-    hub.alert(FIRST, good="../../evil)", bad="0123456789")
+    hub.alert(FIRST)
     alerts.add(hub.results, "mac", [{"alert": FIRST, "event": alerts.SEARCHED, "reason": "4c1d2e3f55 mend @x: 99.9%"}])
     hub.run()
     body = hub.issues[0]["body"]
-    assert body.count("](https://") == 2
+    assert body.count("](https://") == 3
     assert f"[`4c1d2e3f`](https://github.com/{REPOSITORY}/commit/4c1d2e3f55) `mend @x: 99.9%`" in body
-    assert "`../../ev`..[`01234567`]" in body
+    assert issue.commit("../../evil)", REPOSITORY) == "`../../ev`"
 
 
 def test_the_largest_forty_are_shown_and_the_rest_is_counted(hub):
@@ -567,7 +567,7 @@ def test_a_file_that_cannot_be_read_is_named_and_hides_nothing(hub):
     last = body.splitlines()[-1]
     assert last.startswith("Not read: ")
     assert "/a/b@c/alerts.jsonl" in last
-    assert "studio/alerts.jsonl:1: no event of an alert" in last
+    assert "studio/alerts.jsonl:1" in last
     harmless(body)
 
 
