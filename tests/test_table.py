@@ -124,7 +124,7 @@ def test_a_json_file_that_cannot_be_written_is_one_line(tmp_path, capsys):
     assert "error: " in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["bench", "table"])
+@pytest.mark.parametrize("name", ["bench", "table", "nightly", "share"])
 def test_help_has_two_examples(name):
     done = subprocess.run(
         [sys.executable, "-m", f"scripts.{name}", "--help"], capture_output=True, text=True, check=True
