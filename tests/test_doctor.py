@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from benchmarks.harness import machine
-from scripts import command, doctor
+from scripts import command
+from scripts.doctor import __main__ as main
+from scripts.doctor import everywhere, finding, linux, macos
 from scripts.nightly import night, preflight
 from scripts.nightly.settings import Check, Checks, Settings
 
@@ -160,11 +162,11 @@ class Mac:
         self.architecture = "arm64"
         monkeypatch.setattr(sys, "platform", "darwin")
         monkeypatch.setattr(machine, "output", lambda *words: self.answers.get(" ".join(words), ""))
-        monkeypatch.setattr(doctor.platform, "machine", lambda: self.architecture)
-        monkeypatch.setattr(doctor.shutil, "which", lambda name: f"/usr/bin/{name}")
-        monkeypatch.setattr(doctor.getpass, "getuser", lambda: "bench")
-        monkeypatch.setattr(doctor, "command_lines", list)
-        monkeypatch.setattr(doctor, "environment", lambda: doctor.Finding(True, "made"))
+        monkeypatch.setattr(everywhere.platform, "machine", lambda: self.architecture)
+        monkeypatch.setattr(macos.shutil, "which", lambda name: f"/usr/bin/{name}")
+        monkeypatch.setattr(macos.getpass, "getuser", lambda: "bench")
+        monkeypatch.setattr(everywhere, "command_lines", list)
+        monkeypatch.setattr(everywhere, "environment", lambda: finding.Finding(True, "made"))
         for name in ("power", "load", "disk", "memory", "device", "clock"):
             monkeypatch.setitem(preflight.CHECKS, name, lambda check: preflight.Finding(True, "well"))
 
@@ -172,13 +174,13 @@ class Mac:
 @pytest.fixture
 def mac(at_root, monkeypatch, tmp_path) -> Mac:
     (tmp_path / "machines.json").write_text('{"mini": {}, "version": 1}')
-    monkeypatch.setattr(doctor, "MACHINES", tmp_path / "machines.json")
+    monkeypatch.setattr(everywhere, "MACHINES", tmp_path / "machines.json")
     (tmp_path / "mac.toml").write_text('machine = "mini"\n')
-    monkeypatch.setattr(doctor, "SETTINGS", tmp_path / "mac.toml")
+    monkeypatch.setattr(main, "SETTINGS", tmp_path / "mac.toml")
     return Mac(monkeypatch)
 
 
-def fit(found: doctor.Finding) -> bool | None:
+def fit(found: finding.Finding) -> bool | None:
     """Whether it is fit; and what is not must say what to do, in words of its own."""
     assert found.says
     assert found.fit is not False or (found.do and found.do != found.says)
@@ -189,43 +191,43 @@ def fit(found: doctor.Finding) -> bool | None:
 
 
 def test_the_settings_on_mains_are_taken_whatever_is_in_use():
-    power = doctor.power_settings(CUSTOM_LAPTOP, IN_USE)
+    power = macos.power_settings(CUSTOM_LAPTOP, IN_USE)
     assert (power["sleep"], power["disksleep"], power["womp"], power["lowpowermode"]) == (0, 10, 1, 0)
     assert power["SleepDisabled"] == 0
     assert "autorestart" not in power  # a laptop has none, in whatever is in use
-    assert doctor.power_settings(CUSTOM_MINI, "")["autorestart"] == 1
-    assert doctor.power_settings("", IN_USE)["sleep"] == 1  # the remark behind it is no part of it
-    assert doctor.power_settings(CUSTOM_LAPTOP.replace("AC Power:", "UPS Power:"), "") == {}
-    assert all(doctor.power_settings(text, text) == {} for text in NO_GOOD)
+    assert macos.power_settings(CUSTOM_MINI, "")["autorestart"] == 1
+    assert macos.power_settings("", IN_USE)["sleep"] == 1  # the remark behind it is no part of it
+    assert macos.power_settings(CUSTOM_LAPTOP.replace("AC Power:", "UPS Power:"), "") == {}
+    assert all(macos.power_settings(text, text) == {} for text in NO_GOOD)
 
 
 def test_never_sleeps():
-    assert fit(doctor.sleep({"sleep": 0})) is True
-    slept = doctor.sleep({"sleep": 1, "SleepDisabled": 0})
+    assert fit(macos.sleep({"sleep": 0})) is True
+    slept = macos.sleep({"sleep": 1, "SleepDisabled": 0})
     assert fit(slept) is False
     assert slept.do == "sudo pmset -a sleep 0"
-    assert fit(doctor.sleep({"sleep": 1, "SleepDisabled": 1})) is True
-    assert fit(doctor.sleep({})) is None
+    assert fit(macos.sleep({"sleep": 1, "SleepDisabled": 1})) is True
+    assert fit(macos.sleep({})) is None
 
 
 def test_a_power_setting_that_is_only_advised_is_fine():
-    assert doctor.power_setting({"displaysleep": 10}, "displaysleep", 0, "why", needed=False) == (
+    assert macos.power_setting({"displaysleep": 10}, "displaysleep", 0, "why", needed=False) == (
         True,
         "displaysleep 10: why",
         "sudo pmset -a displaysleep 0",
     )
-    assert fit(doctor.power_setting({"autorestart": 0}, "autorestart", 1, "why")) is False
-    assert fit(doctor.power_setting({}, "autorestart", 1, "why")) is None
+    assert fit(macos.power_setting({"autorestart": 0}, "autorestart", 1, "why")) is False
+    assert fit(macos.power_setting({}, "autorestart", 1, "why")) is None
 
 
 def test_high_power_is_advice_where_there_is_one():
     able = "Capabilities for AC Power:\n lowpowermode\n highpowermode\n"
-    assert doctor.high_power({"powermode": 0}, able).do
-    assert doctor.high_power({"powermode": 0}, able).fit is True
-    assert not doctor.high_power({"powermode": 2}, able).do
-    assert not doctor.high_power({"highpowermode": 1}, able).do
-    assert doctor.high_power({}, "Capabilities for AC Power:\n lowpowermode\n").says == "this Mac has none"
-    assert all(fit(doctor.high_power({}, text)) is None for text in NO_GOOD)
+    assert macos.high_power({"powermode": 0}, able).do
+    assert macos.high_power({"powermode": 0}, able).fit is True
+    assert not macos.high_power({"powermode": 2}, able).do
+    assert not macos.high_power({"highpowermode": 1}, able).do
+    assert macos.high_power({}, "Capabilities for AC Power:\n lowpowermode\n").says == "this Mac has none"
+    assert all(fit(macos.high_power({}, text)) is None for text in NO_GOOD)
 
 
 @pytest.mark.parametrize(
@@ -242,13 +244,13 @@ def test_high_power_is_advice_where_there_is_one():
     ],
 )
 def test_spotlight(text, expected):
-    assert fit(doctor.spotlight(text)) is expected
+    assert fit(macos.spotlight(text)) is expected
 
 
 def test_the_volume_of_the_checkout():
-    assert doctor.volume(DF) == "/System/Volumes/Data"
-    assert doctor.volume(DF.replace("/System/Volumes/Data", "/Volumes/My Disk")) == "/Volumes/My Disk"
-    assert all(doctor.volume(text) == "/" for text in NO_GOOD)
+    assert macos.volume(DF) == "/System/Volumes/Data"
+    assert macos.volume(DF.replace("/System/Volumes/Data", "/Volumes/My Disk")) == "/Volumes/My Disk"
+    assert all(macos.volume(text) == "/" for text in NO_GOOD)
 
 
 @pytest.mark.parametrize(
@@ -265,7 +267,7 @@ def test_the_volume_of_the_checkout():
     ],
 )
 def test_time_machine(automatic, destinations, status, excluded, expected):
-    assert fit(doctor.time_machine(automatic, destinations, status, excluded)) is expected
+    assert fit(macos.time_machine(automatic, destinations, status, excluded)) is expected
 
 
 @pytest.mark.parametrize(
@@ -281,7 +283,7 @@ def test_time_machine(automatic, destinations, status, excluded, expected):
     ],
 )
 def test_updates(install, download, expected):
-    assert fit(doctor.updates(install, download)) is expected
+    assert fit(macos.updates(install, download)) is expected
 
 
 @pytest.mark.parametrize(
@@ -299,7 +301,7 @@ def test_updates(install, download, expected):
     ],
 )
 def test_somebody_is_logged_in_after_a_restart(filevault, automatic, expected):
-    assert fit(doctor.login(filevault, automatic, "bench")) is expected
+    assert fit(macos.login(filevault, automatic, "bench")) is expected
 
 
 @pytest.mark.parametrize(
@@ -311,11 +313,11 @@ def test_somebody_is_logged_in_after_a_restart(filevault, automatic, expected):
         (DOMAIN.replace(" 733 ", " 0 "), False, "actions.runner.owner-repository.mini does not run"),
         ("PID\tStatus\tLabel\n-\t0\tadamw.nightly\n", True, "adamw.nightly"),
         ("PID\tStatus\tLabel\n412\t0\tcom.apple.Finder\n", False, "nothing starts the nights"),
-        *((text, None, doctor.NOT_TOLD.says) for text in NO_GOOD if "=" not in text),
+        *((text, None, finding.NOT_TOLD.says) for text in NO_GOOD if "=" not in text),
     ],
 )
 def test_what_starts_the_nights(listing, expected, says):
-    found = doctor.agent(listing)
+    found = macos.agent(listing)
     assert fit(found) is expected
     assert found.says == says
 
@@ -331,7 +333,7 @@ def test_what_starts_the_nights(listing, expected, says):
     ],
 )
 def test_the_session(manager, gui, expected):
-    assert fit(doctor.session(manager, gui)) is expected
+    assert fit(macos.session(manager, gui)) is expected
 
 
 @pytest.mark.parametrize(
@@ -339,100 +341,100 @@ def test_the_session(manager, gui, expected):
     [("arm64", "0\n", True), ("x86_64", "1\n", False), ("x86_64", "", False), ("", "", None), ("arm64", "", True)],
 )
 def test_python_is_native(architecture, translated, expected):
-    assert fit(doctor.native(architecture, translated)) is expected
-    assert ("Rosetta" in doctor.native(architecture, translated).says) is (translated == "1\n")
+    assert fit(macos.native(architecture, translated)) is expected
+    assert ("Rosetta" in macos.native(architecture, translated).says) is (translated == "1\n")
 
 
 @pytest.mark.parametrize(
     ("idle", "expected"), [("0", True), ("1200", False), ("", False), (None, None), ("never", None)]
 )
 def test_the_screen_saver(idle, expected):
-    assert fit(doctor.screen_saver(idle)) is expected
+    assert fit(macos.screen_saver(idle)) is expected
 
 
 def test_a_preference_that_is_not_set_is_not_one_that_cannot_be_read(monkeypatch):
     monkeypatch.setattr(machine, "output", lambda *words: "")
-    monkeypatch.setattr(doctor.shutil, "which", lambda name: "/usr/bin/defaults")
-    assert doctor.preference("read", "domain", "key") == ""
-    monkeypatch.setattr(doctor.shutil, "which", lambda name: None)
-    assert doctor.preference("read", "domain", "key") is None
+    monkeypatch.setattr(macos.shutil, "which", lambda name: "/usr/bin/defaults")
+    assert macos.preference("read", "domain", "key") == ""
+    monkeypatch.setattr(macos.shutil, "which", lambda name: None)
+    assert macos.preference("read", "domain", "key") is None
 
 
 def test_small_checks_of_a_mac():
-    assert fit(doctor.command_line_tools("/Applications/Xcode.app/Contents/Developer\n")) is True
-    assert fit(doctor.command_line_tools("")) is False
-    assert fit(doctor.command_line_tools("garbage")) is None
-    assert fit(doctor.account("staff everyone com.apple.sharepoint.group.1\n")) is True
-    assert fit(doctor.account("staff admin\n")) is False
-    assert fit(doctor.account("staff _lpadmin\n")) is True
-    assert fit(doctor.account("")) is None
-    assert fit(doctor.keeps_awake("/usr/bin/caffeinate")) is True
-    assert fit(doctor.keeps_awake(None)) is False
-    assert doctor.host_name(Settings()).do
-    assert not doctor.host_name(Settings(machine="mini")).do
+    assert fit(macos.command_line_tools("/Applications/Xcode.app/Contents/Developer\n")) is True
+    assert fit(macos.command_line_tools("")) is False
+    assert fit(macos.command_line_tools("garbage")) is None
+    assert fit(macos.account("staff everyone com.apple.sharepoint.group.1\n")) is True
+    assert fit(macos.account("staff admin\n")) is False
+    assert fit(macos.account("staff _lpadmin\n")) is True
+    assert fit(macos.account("")) is None
+    assert fit(macos.keeps_awake("/usr/bin/caffeinate")) is True
+    assert fit(macos.keeps_awake(None)) is False
+    assert macos.host_name(Settings()).do
+    assert not macos.host_name(Settings(machine="mini")).do
 
 
 def test_linux():
-    assert fit(doctor.tools([])) is True
-    assert doctor.tools(["g++"]).do == "sudo apt install g++"
-    assert [fit(doctor.governor(text)) for text in ("performance", "powersave", "")] == [True, False, None]
-    assert [doctor.turbo(*files).says for files in (("0", ""), ("1", ""), ("", "1"), ("", "0"))] == [
+    assert fit(linux.tools([])) is True
+    assert linux.tools(["g++"]).do == "sudo apt install g++"
+    assert [fit(linux.governor(text)) for text in ("performance", "powersave", "")] == [True, False, None]
+    assert [linux.turbo(*files).says for files in (("0", ""), ("1", ""), ("", "1"), ("", "0"))] == [
         "on",
         "off",
         "on",
         "off",
     ]
-    assert "no_turbo" in doctor.turbo("0", "").do
-    assert "boost" in doctor.turbo("", "1").do
-    assert fit(doctor.turbo("", "")) is None
+    assert "no_turbo" in linux.turbo("0", "").do
+    assert "boost" in linux.turbo("", "1").do
+    assert fit(linux.turbo("", "")) is None
     masked = "LoadState=masked\n\nLoadState=not-found\n"
-    assert [fit(doctor.sleep_targets(text)) for text in (masked, masked + "\nLoadState=loaded\n")] == [True, False]
+    assert [fit(linux.sleep_targets(text)) for text in (masked, masked + "\nLoadState=loaded\n")] == [True, False]
     timers = "ActiveState=inactive\n\nActiveState={}\n"
-    assert [fit(doctor.upgrades(timers.format(state))) for state in ("inactive", "active")] == [True, False]
-    assert all(fit(check(text)) is None for check in (doctor.sleep_targets, doctor.upgrades) for text in NO_GOOD)
-    assert not doctor.swap(0).do
-    assert (doctor.swap(2**31).fit, bool(doctor.swap(2**31).do)) == (True, True)
+    assert [fit(linux.upgrades(timers.format(state))) for state in ("inactive", "active")] == [True, False]
+    assert all(fit(check(text)) is None for check in (linux.sleep_targets, linux.upgrades) for text in NO_GOOD)
+    assert not linux.swap(0).do
+    assert (linux.swap(2**31).fit, bool(linux.swap(2**31).do)) == (True, True)
 
 
 def test_what_starts_the_nights_on_linux():
     runner = "actions.runner.owner-repository.box.service loaded active running GitHub Actions Runner\n"
     timer = "adamw-nightly.timer loaded active waiting A night\n"
-    assert doctor.scheduled(runner, timer, "", True).says.startswith("actions.runner.owner-repository.box.service, ")
-    assert fit(doctor.scheduled("", "", "# 30 1 * * * python -m scripts.nightly", True)) is False
-    assert fit(doctor.scheduled("", "", "", True)) is False
-    assert fit(doctor.scheduled("", "", "", False)) is None
+    assert linux.scheduled(runner, timer, "", True).says.startswith("actions.runner.owner-repository.box.service, ")
+    assert fit(linux.scheduled("", "", "# 30 1 * * * python -m scripts.nightly", True)) is False
+    assert fit(linux.scheduled("", "", "", True)) is False
+    assert fit(linux.scheduled("", "", "", False)) is None
     (line,) = (line for line in PAGE.splitlines() if line.strip().startswith("30 1 * * *"))
-    assert doctor.scheduled("", "", line.strip(), True) == (True, "crontab", "")
+    assert linux.scheduled("", "", line.strip(), True) == (True, "crontab", "")
 
 
 # Every system
 
 
 def test_python_and_the_repository():
-    assert fit(doctor.python((3, 10, 13))) is False
-    assert fit(doctor.python((3, 11, 0))) is True
-    assert fit(doctor.repository("git version 2.39.5", "false\n")) is True
-    assert doctor.repository("git version 2.39.5", "true\n").do == "git fetch --unshallow"
-    assert fit(doctor.repository("git version 2.39.5", "")) is False
-    assert fit(doctor.repository("", "")) is False
+    assert fit(everywhere.python((3, 10, 13))) is False
+    assert fit(everywhere.python((3, 11, 0))) is True
+    assert fit(everywhere.repository("git version 2.39.5", "false\n")) is True
+    assert everywhere.repository("git version 2.39.5", "true\n").do == "git fetch --unshallow"
+    assert fit(everywhere.repository("git version 2.39.5", "")) is False
+    assert fit(everywhere.repository("", "")) is False
 
 
 def test_the_environment_is_made_and_current(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("pyproject.toml").write_text("requirements")
-    assert doctor.environment().says == ".venv is not made"
+    assert everywhere.environment().says == ".venv is not made"
     Path(".venv").mkdir()
-    Path(".venv/ready").write_text(doctor.setup.stamp("cpu"))
-    assert fit(doctor.environment()) is True
+    Path(".venv/ready").write_text(everywhere.setup.stamp("cpu"))
+    assert fit(everywhere.environment()) is True
     Path("pyproject.toml").write_text("other requirements")
-    assert doctor.environment().do == "make setup"
-    assert fit(doctor.environment()) is False
+    assert everywhere.environment().do == "make setup"
+    assert fit(everywhere.environment()) is False
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"other": {}}'])
 def test_asv_knows_the_machine(text):
-    assert fit(doctor.asv_machine('{"mini": {}, "version": 1}', "mini")) is True
-    found = doctor.asv_machine(text, "mini")
+    assert fit(everywhere.asv_machine('{"mini": {}, "version": 1}', "mini")) is True
+    found = everywhere.asv_machine(text, "mini")
     assert fit(found) is False
     assert ".venv/bin/python -m asv machine --yes --machine 'mini'" in found.do
 
@@ -440,52 +442,53 @@ def test_asv_knows_the_machine(text):
 def test_the_remote_answers_or_it_is_said_why(tmp_path, monkeypatch):
     monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
     subprocess.run(["git", "init", "--quiet", "--bare", str(tmp_path / "there")], check=True)
-    assert fit(doctor.remote(Settings())) is True
-    assert fit(doctor.remote(Settings(remote=str(tmp_path / "there")))) is True  # an empty one answers as well
-    gone = doctor.remote(Settings(remote=str(tmp_path / "gone")))
+    assert fit(everywhere.remote(Settings())) is True
+    assert fit(everywhere.remote(Settings(remote=str(tmp_path / "there")))) is True  # an empty one answers as well
+    gone = everywhere.remote(Settings(remote=str(tmp_path / "gone")))
     assert fit(gone) is False
     assert "gone" in gone.says
-    assert fit(doctor.remote(Settings(remote="--upload-pack=touch mark"))) is False
+    assert fit(everywhere.remote(Settings(remote="--upload-pack=touch mark"))) is False
 
     def late(*arguments, **options):
         raise subprocess.TimeoutExpired("git", machine.COMMAND_SECONDS)
 
-    monkeypatch.setattr(doctor.subprocess, "run", late)
-    assert "no answer in" in doctor.remote(Settings(remote="https://user:secret@example.org/r")).says
+    monkeypatch.setattr(everywhere.subprocess, "run", late)
+    assert "no answer in" in everywhere.remote(Settings(remote="https://user:secret@example.org/r")).says
 
 
 def test_no_password_is_printed():
     text = "fatal: unable to access 'https://user:ghp_secret@example.org/r/'"
-    assert doctor.nameless(text) == "fatal: unable to access 'https://example.org/r/'"
+    assert everywhere.nameless(text) == "fatal: unable to access 'https://example.org/r/'"
     assert (
-        doctor.nameless("ssh://git@example.org/r and git@example.org:r") == "ssh://example.org/r and git@example.org:r"
+        everywhere.nameless("ssh://git@example.org/r and git@example.org:r")
+        == "ssh://example.org/r and git@example.org:r"
     )
 
 
 def test_results_can_be_written(tmp_path, monkeypatch):
-    assert fit(doctor.results(tmp_path)) is True
-    assert fit(doctor.results(tmp_path / "none")) is False
+    assert fit(everywhere.results(tmp_path)) is True
+    assert fit(everywhere.results(tmp_path / "none")) is False
     monkeypatch.setattr(os, "access", lambda path, mode: False)
-    assert fit(doctor.results(tmp_path)) is False
+    assert fit(everywhere.results(tmp_path)) is False
 
 
 def test_another_night_is_seen_in_whatever_checkout():
-    assert fit(doctor.one_night([["/bin/bash", "-c", "vi scripts.nightly"], []])) is True
-    assert fit(doctor.one_night([["/elsewhere/.venv/bin/python", "-m", "scripts.nightly"]])) is False
-    assert any("pytest" in " ".join(words) for words in doctor.command_lines())
+    assert fit(everywhere.one_night([["/bin/bash", "-c", "vi scripts.nightly"], []])) is True
+    assert fit(everywhere.one_night([["/elsewhere/.venv/bin/python", "-m", "scripts.nightly"]])) is False
+    assert any("pytest" in " ".join(words) for words in everywhere.command_lines())
 
 
 @pytest.mark.parametrize(("then", "expected"), [("pass", True), ("wait", False), ("degrade", False), ("refuse", False)])
 def test_a_check_of_the_night_is_to_do_unless_the_settings_let_it_pass(then, expected, monkeypatch):
     monkeypatch.setitem(preflight.CHECKS, "disk", lambda check: preflight.Finding(False, "1.0 GB of disk free"))
-    found = doctor.of_a_night("disk")(Settings(checks=Checks(disk=Check(then))))
+    found = everywhere.of_a_night("disk")(Settings(checks=Checks(disk=Check(then))))
     assert fit(found) is expected
     assert ("measure nothing" in found.says) is (then == "refuse")
 
 
 def test_every_check_of_a_night_has_something_to_do_about_it():
-    assert set(doctor.MEND) == set(preflight.CHECKS)
-    assert all(set(preflight.CHECKS) <= set(doctor.checks(system)) for system in ("darwin", "linux", "freebsd"))
+    assert set(everywhere.MEND) == set(preflight.CHECKS)
+    assert all(set(preflight.CHECKS) <= set(main.checks(system)) for system in ("darwin", "linux", "freebsd"))
 
 
 # The command
@@ -500,28 +503,28 @@ def rows(printed: str) -> dict[str, str]:
 
 
 def test_it_runs_here_with_a_row_for_every_check(at_root, capsys):
-    code = doctor.main([])
+    code = main.main([])
     shown = rows(capsys.readouterr().out)
-    assert list(shown) == ["settings", *doctor.checks(sys.platform)]
+    assert list(shown) == ["settings", *main.checks(sys.platform)]
     assert code == (1 if "to do" in shown.values() else 0)
 
 
 def test_a_good_mac_is_fine(mac, capsys):
-    assert doctor.main(["--settings", str(doctor.SETTINGS)]) == 0
+    assert main.main(["--settings", str(main.SETTINGS)]) == 0
     printed = capsys.readouterr().out
     shown = rows(printed)
-    assert list(shown) == ["settings", *doctor.checks("darwin")]
+    assert list(shown) == ["settings", *main.checks("darwin")]
     assert set(shown.values()) == {"fine"}
     assert "to do:" not in printed
 
 
 def test_a_bare_mac_has_something_to_do_everywhere(mac, capsys):
     mac.answers, mac.architecture = BAD_MAC, "x86_64"
-    assert doctor.main(["--settings", str(doctor.SETTINGS)]) == 1
+    assert main.main(["--settings", str(main.SETTINGS)]) == 1
     printed = capsys.readouterr().out
     wanting = [name for name, state in rows(printed).items() if state == "to do"]
     advised = {"host name", "display sleep", "wake by network", "high power"}
-    assert set(doctor.MAC) - set(wanting) == advised | {"awake"}
+    assert set(macos.MAC) - set(wanting) == advised | {"awake"}
     assert {"git", "low_power", "thermal"} <= set(wanting)
     todo = printed.split("to do:\n")[1].split("\n\n")[0].splitlines()
     assert [line.split(":")[0].strip() for line in todo] == wanting  # each in one line, however long
@@ -532,22 +535,22 @@ def test_a_bare_mac_has_something_to_do_everywhere(mac, capsys):
 def test_no_answer_of_a_mac_trips_it(text, mac, monkeypatch, capsys):
     monkeypatch.setattr(machine, "output", lambda *words: text)
     mac.architecture = text
-    assert doctor.main([]) in (0, 1)
-    assert list(rows(capsys.readouterr().out)) == ["settings", *doctor.checks("darwin")]
+    assert main.main([]) in (0, 1)
+    assert list(rows(capsys.readouterr().out)) == ["settings", *main.checks("darwin")]
 
 
 def test_a_virtual_gpu_is_to_do(mac, monkeypatch):
     says = "Apple Paravirtual device is a virtual machine's GPU, not the chip's"
     monkeypatch.setitem(preflight.CHECKS, "device", lambda check: preflight.Finding(False, says))
-    assert fit(doctor.examine(doctor.SETTINGS)["device"]) is False
+    assert fit(main.examine(main.SETTINGS)["device"]) is False
 
 
 def test_settings_that_cannot_be_read_are_to_do_and_the_rest_is_looked_at(mac, tmp_path):
     (tmp_path / "wrong.toml").write_text("hour = 6.0")
     for name in ("wrong.toml", "none.toml"):
-        found = doctor.examine(tmp_path / name)
+        found = main.examine(tmp_path / name)
         assert fit(found["settings"]) is False
-        assert list(found) == ["settings", *doctor.checks("darwin")]
+        assert list(found) == ["settings", *main.checks("darwin")]
 
 
 def test_a_check_that_raises_is_to_do(mac, monkeypatch):
@@ -555,38 +558,38 @@ def test_a_check_that_raises_is_to_do(mac, monkeypatch):
         raise command.UserError("git is not installed; install it")
 
     monkeypatch.setitem(preflight.CHECKS, "clock", broken)
-    assert doctor.examine(doctor.SETTINGS)["clock"] == (False, "git is not installed", "install it")
+    assert main.examine(main.SETTINGS)["clock"] == (False, "git is not installed", "install it")
 
 
 def test_the_findings_as_json(mac, tmp_path):
     mac.answers = BAD_MAC
-    doctor.main(["--json", str(tmp_path / "doctor.json")])
+    main.main(["--json", str(tmp_path / "doctor.json")])
     written = json.loads((tmp_path / "doctor.json").read_text())
-    assert [one["check"] for one in written] == ["settings", *doctor.checks("darwin")]
+    assert [one["check"] for one in written] == ["settings", *main.checks("darwin")]
     assert all(one["do"] for one in written if one["fit"] is False)
 
 
 def test_exit_codes(mac, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(command.signal, "signal", lambda *arguments: None)
-    wanted = ["--settings", str(doctor.SETTINGS)]
-    codes = {command.run(lambda: doctor.main(wanted))}
+    wanted = ["--settings", str(main.SETTINGS)]
+    codes = {command.run(lambda: main.main(wanted))}
     mac.answers = BAD_MAC
-    codes.add(command.run(lambda: doctor.main(wanted)))
+    codes.add(command.run(lambda: main.main(wanted)))
     assert codes == {0, 1}
 
     def interrupted(path):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(doctor, "examine", interrupted)
-    codes.add(command.run(lambda: doctor.main(wanted)))
+    monkeypatch.setattr(main, "examine", interrupted)
+    codes.add(command.run(lambda: main.main(wanted)))
     with pytest.raises(SystemExit) as refused:
-        doctor.main(["--json", str(tmp_path / "no" / "file.json")])
+        main.main(["--json", str(tmp_path / "no" / "file.json")])
     assert refused.value.code == 2
     monkeypatch.chdir(tmp_path)
     capsys.readouterr()
-    codes.add(command.run(lambda: doctor.main([])))
+    codes.add(command.run(lambda: main.main([])))
     assert capsys.readouterr().err == "error: there is no asv.conf.json here; run it in the root of the checkout\n"
-    documented = re.search(r"exit codes: (.*)", doctor.EPILOG)[1]
+    documented = re.search(r"exit codes: (.*)", main.EPILOG)[1]
     assert codes == {int(code) for code in re.findall(r"(?:^|, )(\d+) ", documented)} == {0, 1, 2, 130}
 
 
@@ -628,13 +631,13 @@ def test_a_mac_set_as_the_page_says_passes(monkeypatch):
     written = "AC Power:\n" + re.sub(r"(\w+) (\d+) ?", r" \1   \2\n", typed)
     monkeypatch.setattr(machine, "output", lambda *words: written)
     checks = ("sleep", "disk sleep", "display sleep", "power nap", "power failure", "wake by network")
-    found = [doctor.MAC[name](Settings()) for name in checks]
+    found = [macos.MAC[name](Settings()) for name in checks]
     assert [(one.fit, one.do) for one in found] == [(True, "")] * len(checks)
     assert machine.low_power_mode(written) is False
     for what in ("AutomaticallyInstallMacOSUpdates", "AutomaticDownload"):
-        assert f"sudo defaults write {doctor.UPDATE} {what} -bool false" in PAGE
-        assert f"sudo defaults write {doctor.UPDATE} {what} -bool false" in doctor.updates("1", "1").do
-    for do in (doctor.screen_saver("").do, doctor.spotlight("Indexing enabled").do, doctor.command_line_tools("").do):
+        assert f"sudo defaults write {macos.UPDATE} {what} -bool false" in PAGE
+        assert f"sudo defaults write {macos.UPDATE} {what} -bool false" in macos.updates("1", "1").do
+    for do in (macos.screen_saver("").do, macos.spotlight("Indexing enabled").do, macos.command_line_tools("").do):
         assert do in PAGE
 
 
@@ -644,7 +647,7 @@ def test_the_page_says_that_it_was_not_run_on_a_mac():
 
 def test_the_launch_agent():
     agent = plistlib.loads(PLIST.read_bytes())
-    assert agent["Label"] == doctor.LABEL == PLIST.stem
+    assert agent["Label"] == finding.LABEL == PLIST.stem
     assert agent["StartCalendarInterval"] == {"Hour": 1, "Minute": 30}
     shell, flag, script = agent["ProgramArguments"]
     assert (shell, flag) == ("/bin/bash", "-c")
