@@ -27,7 +27,7 @@ report: setup
 	@.venv/bin/python -m scripts.report
 
 test: setup lint
-	@.venv/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --benchmark-disable
+	@.venv/bin/python -m pytest -n 2 --dist loadfile --benchmark-disable
 
 lint: setup
 	@.venv/bin/ruff check --quiet .

@@ -1,19 +1,12 @@
 """Shared by the tests: the counter of traces must be installed before any variant is imported."""
 
 import os
-from collections import Counter
 from pathlib import Path
 
 import pytest
 from filelock import FileLock
 
 import benchmarks.harness.step  # noqa: F401
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The files with the most slow tests first: of two processes neither should be left with them at the end."""
-    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
-    items.sort(key=lambda item: -slow[item.path])
 
 
 @pytest.fixture
