@@ -58,8 +58,7 @@ def replaced_in(path: Path, new: Results, began: float) -> Results | None:
         old.remove_result(metric)  # of this very run: asv writes after every round
     kept = replaced(old, new)
     if kept:
-        moment = min(kept.started_at.get(metric) or kept.date for metric in kept.get_all_result_keys())
-        kept._filename = str(Path(path.parent.name, f"{path.stem}-{stamp(moment)}{SUFFIX}"))
+        kept._filename = name_beside(path, kept)
     return kept
 
 
@@ -79,8 +78,7 @@ def join(path: Path, theirs: str) -> int:
     old, new = sorted((ours, found), key=newest)
     kept = replaced(old, new)
     if kept:
-        moment = min(kept.started_at.get(metric) or kept.date for metric in kept.get_all_result_keys())
-        kept._filename = str(Path(path.parent.name, f"{path.stem}-{stamp(moment)}{SUFFIX}"))
+        kept._filename = name_beside(path, kept)
         if (path.parents[1] / kept._filename).exists() and new is ours:
             return 0
         kept.save(str(path.parents[1]))
@@ -92,6 +90,12 @@ def join(path: Path, theirs: str) -> int:
 def newest(result: Results) -> float:
     """When the newest figure of a result was measured, milliseconds since 1970."""
     return max((moment for moment in result.started_at.values() if moment), default=result.date)
+
+
+def name_beside(path: Path, kept: Results) -> str:
+    """What `kept` is called beside the result in `path`: MACHINE/FILE, as asv has it."""
+    moment = min(kept.started_at.get(metric) or kept.date for metric in kept.get_all_result_keys())
+    return str(Path(path.parent.name, f"{path.stem}-{stamp(moment)}{SUFFIX}"))
 
 
 def stamp(moment: float) -> str:

@@ -20,3 +20,11 @@ def write_whole(path: Path, text: str, durable: bool = False) -> None:
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def append_line(path: Path, line: str) -> None:
+    """Add a line to `path` in one piece. One that a kill has cut short is lost; this one is not."""
+    with path.open("a+b") as file:
+        file.seek(max(file.seek(0, os.SEEK_END) - 1, 0))
+        cut_short = file.read(1) not in (b"", b"\n")
+        file.write(b"\n" * cut_short + line.encode() + b"\n")

@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.harness.files import write_whole
+from benchmarks.harness.files import append_line, write_whole
 
 VARIABLE = "ADAMW_BENCH_LEDGER"
 """The environment variable that names the run's ledger; without it none is kept."""
@@ -41,11 +41,7 @@ def append(entry: Entry) -> None:
     """Add `entry` to the run's ledger, with the commit and environment that asv is measuring."""
     path = os.environ.get(VARIABLE)
     if path:
-        line = json.dumps(where() | {"time": time.time()} | entry) + "\n"
-        with open(path, "a+b") as file:
-            file.seek(max(file.seek(0, os.SEEK_END) - 1, 0))
-            cut_short = file.read(1) not in (b"", b"\n")  # by a kill: that line is lost, this one is not
-            file.write(b"\n" * cut_short + line.encode())
+        append_line(Path(path), json.dumps(where() | {"time": time.time()} | entry))
 
 
 def where() -> dict[str, str | None]:

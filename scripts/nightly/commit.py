@@ -11,8 +11,6 @@ from scripts import command, ledger, measuring
 from scripts.nightly import plan, record
 from scripts.nightly.record import Tried
 
-LONGEST_REASON = 300
-
 NOT_BUILT = "Failed to build the project"
 """What asv says of a commit that cannot be installed."""
 
@@ -61,7 +59,7 @@ def judged(commit: str, lane: str, entries: list[ledger.Entry], log: str) -> Tri
         outcome = record.NOTHING
         reason = next(iter(missing.values()), "every case was skipped")
     said = ledger.marks(ledger.with_ceiling(entries))
-    return Tried(commit, lane, "", outcome, 0.0, 0.0, cases, missing, reason[:LONGEST_REASON], said)
+    return Tried(commit, lane, "", outcome, 0.0, 0.0, cases, missing, reason, said)
 
 
 def why_not_installed(log: str) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks.harness import cases
+from benchmarks.harness.files import append_line
 from scripts import command
 from scripts.history import LARGEST_FILE, MALFORMED
 
@@ -68,10 +69,7 @@ def add(results: Path, machine: str, tried: Tried) -> None:
     path = results / machine / FILE
     path.parent.mkdir(parents=True, exist_ok=True)
     told: dict[str, Any] = {"when": datetime.now(UTC).isoformat(timespec="seconds")} | command.finite(tried._asdict())
-    with path.open("a+b") as file:
-        file.seek(0)
-        whole = file.read()[-1:] in (b"", b"\n")
-        file.write(b"\n" * (not whole) + json.dumps(told).encode() + b"\n")
+    append_line(path, json.dumps(told))
 
 
 def done(tried: Iterable[Tried], lane: str, profile: str) -> set[str]:
