@@ -58,7 +58,8 @@ def measured(case: str) -> dict:
 
 
 def run(arguments: list[str]) -> None:
-    revision = next(one for one in arguments if one.endswith("^!"))[:-2]
+    named = next(one for one in arguments if one.endswith("^!"))[:-2]
+    revision = subprocess.check_output(["git", "rev-parse", named], text=True).strip()
     machine = arguments[arguments.index("--machine") + 1]
     os.environ |= {"ASV_COMMIT": revision, "ASV_ENV_NAME": ENVIRONMENT}
     ledger.append(MACHINE | {"marks": os.environ.get(ledger.MARKS, "")})

@@ -6,6 +6,7 @@ import os
 import random
 import signal
 import subprocess
+import sys
 import threading
 import time
 from datetime import UTC, datetime, timedelta
@@ -353,8 +354,16 @@ def test_a_fleet_shares_one_branch_and_one_report_shows_all(tmp_path):
         for path in (one.path / "results" / one.machine).iterdir():
             assert on_branch[f"{one.machine}/{path.name}"] == path.read_text()
     reader = Quick(tmp_path / "reader", origin=first.origin)
-    reader.call(os.sys.executable, "-m", "scripts.share", "pull")
-    reader.call(os.sys.executable, "-m", "scripts.report")
+    reader.call(sys.executable, "-m", "scripts.share", "pull")
+    reader.call(sys.executable, "-m", "scripts.report")
     newest = (reader.path / ".asv" / "html" / "data" / "newest.js").read_text()
     assert all(one.machine in newest for one in fleet)
     assert all(one.machine in (reader.path / ".asv" / "html" / "summary.md").read_text() for one in fleet)
+
+
+def test_make_bench_measures_prints_and_reports_with_the_same_parts(quick):
+    told = quick.call(sys.executable, "-m", "scripts.bench", "--machine", quick.machine)
+    assert "measured compiled/float32/one_leaf" in told
+    assert "report: .asv/html/index.html" in told
+    assert (quick.path / ".asv" / "html" / "index.html").exists()
+    assert sorted(quick.seconds()) == sorted(quick.cases)
