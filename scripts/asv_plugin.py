@@ -55,6 +55,10 @@ class MlxEnvironment(Virtualenv):
             raise util.UserError(f"ADAMW_PROFILE: {error}") from error
         start_scratch()
         super().create()
+        self.check()
+
+    def check(self) -> None:
+        """Raise UserError if MLX does not run, or does not compile, in this environment."""
         if self.name not in self.checked:
             out, err, code = self.run(
                 ["-c", PREFLIGHT], valid_return_codes=None, return_stderr=True, display_error=False, dots=False

@@ -10,6 +10,7 @@ import argparse
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,11 +26,13 @@ from scripts import (
     exact,
     figures,
     git,
+    lanes,
     matching,
     pairs,
     rows,
     sides,
     timing,
+    upstream,
     verdict,
     workers,
 )
@@ -53,6 +56,7 @@ ATTEMPTS = 2
 EPILOG = """examples:
   python -m scripts.bisect v1.0 HEAD --case '^compiled/float32/resnet50$'
   python -m scripts.bisect mlx==0.29.0 mlx==0.32.4 --case '^compiled/float32/nested$'
+  python -m scripts.bisect --lane mlx v0.30.0 v0.30.1 --case '^split/float32/two_leaves$'
   python -m scripts.bisect 1f6a09c2 main --case windowed/float32/gpt2 --metric memory.Memory.track_peak_bytes
 
 exit codes: 0 found, 1 the two do not differ, 2 error, 3 undecided: the commits that may be it are listed
@@ -138,14 +142,16 @@ def count(side: Side, case: str) -> Counted:
         return Failure(str(error))
 
 
-def candidates(good: Side, bad: Side, variant: str) -> list[str]:
+def candidates(good: Side, bad: Side, variant: str, lane: Path = lanes.ADAMW) -> list[str]:
     """The sides after the good one, up to the bad one, that may change what `variant` runs, the oldest first.
 
-    MLX's releases all may. A commit that leaves the variant's code as it was cannot; one that cannot be had may.
+    MLX's releases all may; in its own lane its commits are searched where no release lies between. A commit that leaves
+    the variant's code as it was cannot; one that cannot be had may.
     """
     if not good.commit:
-        low, high = Version(good.mlx), Version(bad.mlx)
-        return [f"{sides.RELEASE}{release}" for release in sides.releases() if low < Version(release) <= high]
+        between = releases(good, bad)
+        in_own_lane = lane.name == lanes.MLX.name
+        return between if len(between) > 1 or not in_own_lane else upstream.between(good.name, bad.name)
     found, last = [], good
     for name in commits(good, bad):
         try:
@@ -157,6 +163,14 @@ def candidates(good: Side, bad: Side, variant: str) -> list[str]:
             found.append(name)
             last = side
     return found
+
+
+def releases(good: Side, bad: Side) -> list[str]:
+    """MLX's releases after the good one, up to the bad one; none unless both are releases."""
+    if not all(side.name.startswith(sides.RELEASE) for side in (good, bad)):
+        return []
+    low, high = Version(good.mlx), Version(bad.mlx)
+    return [f"{sides.RELEASE}{release}" for release in upstream.releases() if low < Version(release) <= high]
 
 
 def commits(good: Side, bad: Side) -> list[str]:
@@ -246,6 +260,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("good", metavar="GOOD", help="a commit before the change, or an MLX release")
     parser.add_argument("bad", metavar="BAD", help="one after it")
     parser.add_argument("--case", required=True, metavar="REGEX", help="the cases whose name it finds")
+    lanes.add_argument(parser)
     parser.add_argument("--metric", metavar="M", help="asv's name of a figure; default: the counters, else the seconds")
     parser.add_argument("--profile", choices=cases.PROFILES, default="default", help="default: default")
     parser.add_argument(
@@ -260,11 +275,12 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: list[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     console = Console(width=None if sys.stdout.isatty() else command.WIDTH)
-    if options.good.startswith(sides.RELEASE) != options.bad.startswith(sides.RELEASE):
+    names = [sides.in_lane(options.lane, name) for name in (options.good, options.bad)]
+    if len({name.startswith((sides.RELEASE, sides.UPSTREAM)) for name in names}) > 1:
         raise command.UserError("one is a release of MLX and the other is not; name two commits, or two releases")
     if options.metric:
         figures.check(options.metric)
-    good, bad = sides.resolve(options.good), sides.resolve(options.bad)
+    good, bad = (sides.resolve(name) for name in names)
     check_order(good, bad)
     until = time.monotonic() + options.budget
     try:
@@ -279,7 +295,7 @@ def main(arguments: list[str] | None = None) -> int:
         )
         return 1
     console.print(f"{differs.case}: {differs.told}", markup=False, highlight=False)
-    names = candidates(good, bad, differs.case.partition("/")[0])
+    names = candidates(good, bad, differs.case.partition("/")[0], options.lane)
     with command.busy(f"which of {many(names)} it is; at most {rows.duration(options.budget)} in all"):
         found = search(names, differs.probe, until)
     for line in described(names, found):
@@ -291,6 +307,10 @@ def check_order(good: Side, bad: Side) -> None:
     """Raise UserError unless both are commits, or both releases of MLX, and the good one is the older one."""
     if all(side.name.startswith(sides.RELEASE) for side in (good, bad)):
         if Version(good.mlx) >= Version(bad.mlx):
+            raise command.UserError(f"{good.name} is not older than {bad.name}; name the older one first")
+        return
+    if all(side.name.startswith((sides.RELEASE, sides.UPSTREAM)) for side in (good, bad)):
+        if not upstream.is_older(good.name, bad.name):
             raise command.UserError(f"{good.name} is not older than {bad.name}; name the older one first")
         return
     for side in (good, bad):
@@ -324,6 +344,8 @@ def called(side: str) -> str:
     """A release, or a commit's hash and the first line of its message: somebody's text, made printable and short."""
     if side.startswith(sides.RELEASE):
         return side
+    if side.startswith(sides.UPSTREAM):
+        return upstream.described(side)
     return f"{side[:10]} {command.one_line(git.output('show', '--no-patch', '--format=%s', side))[:60]}"
 
 

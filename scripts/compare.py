@@ -1,8 +1,8 @@
 """Compare two sides: is a step of HEAD faster or slower than one of BASE, and what does it do differently?
 
 A side is a git revision, the working tree (.), or, of the working tree, an MLX release (mlx==0.31.2), a variant
-(variant:windowed) or another interpreter's packages (python:PATH). Both sides run at the same time and take turns.
-What they do is counted as well, exactly; with --exact only that.
+(variant:windowed) or another interpreter's packages (python:PATH). With --lane mlx revisions are MLX's own. Both sides
+run at the same time and take turns. What they do is counted as well, exactly; with --exact only that.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from benchmarks.harness import cases, machine
 from benchmarks.harness.counters import Counters
 from benchmarks.harness.files import write_whole
-from scripts import command, counting, exact, git, matching, rows, sides, timing
+from scripts import command, counting, exact, git, lanes, matching, rows, sides, timing
 from scripts.counting import Counted, Counter, Failure
 from scripts.exact import Change
 from scripts.matching import Match
@@ -26,7 +26,8 @@ EPILOG = """examples:
   python -m scripts.compare main .                          is my change slower? about a minute a case
   python -m scripts.compare HEAD~1 HEAD --case 'compiled/float32/(gpt2|resnet50)$' --budget 120
   python -m scripts.compare variant:compiled variant:windowed --case gpt2
-  python -m scripts.compare . mlx==0.31.2 --exact           what another MLX release changes, nothing timed
+  python -m scripts.compare mlx==0.31.2 mlx==0.32.4 --exact   what another MLX release changes, nothing timed
+  python -m scripts.compare --lane mlx v0.32.1 main         MLX's newest commit, built from source, against a release
 
 exit codes: 0 nothing slower (with --exact: nothing worse), 1 something is, 2 error, 3 all undecided, 130 interrupted
 """
@@ -36,6 +37,7 @@ def parser() -> argparse.ArgumentParser:
     parser = command.parser(__doc__, EPILOG)
     parser.add_argument("base", metavar="BASE", help="what it is compared with")
     parser.add_argument("head", metavar="HEAD", help="what is judged")
+    lanes.add_argument(parser)
     parser.add_argument("--exact", action="store_true", help="count, and time nothing")
     parser.add_argument(
         "--case", metavar="REGEX", help="only the cases whose name it finds; default: all of the profile"
@@ -61,7 +63,8 @@ def main(arguments: list[str] | None = None) -> int:
     profile = options.profile or ("default" if options.exact or options.case else "quick")
     console = Console(width=None if sys.stdout.isatty() else command.WIDTH, record=bool(options.html))
     live = Console(width=console.width)  # progress is not part of the page
-    pair = (sides.resolve(options.base), sides.resolve(options.head))
+    base_name, head_name = (sides.in_lane(options.lane, name) for name in (options.base, options.head))
+    pair = (sides.resolve(base_name), sides.resolve(head_name))
     with Counter(pair[0]) as base, Counter(pair[1]) as head:
         counters = [base, head]
         wanted = matching.matches(pair, [one.variants for one in counters], profile, options.case)

@@ -14,7 +14,7 @@ from typing import Any
 
 from rich.console import Console
 
-from scripts import alerts, changes, command, detect, figures, history, pairs, rows, sides, verdict, workers
+from scripts import alerts, changes, command, detect, figures, history, lanes, pairs, rows, sides, verdict, workers
 from scripts.recall import NEW, Listed
 from scripts.search import Alert, Suspicion
 from scripts.timing import Limits, Outcome
@@ -32,11 +32,9 @@ exit codes: 0 nothing confirmed, 1 something is, 2 error, 3 nothing but undecide
 
 def parser() -> argparse.ArgumentParser:
     parser = command.parser(__doc__, EPILOG)
-    parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="default: results")
+    parser.add_argument("--results", type=Path, metavar="DIR", help="default: those of the lane")
     parser.add_argument("--machine", metavar="M", help="asv's name of this machine; default: its host name")
-    parser.add_argument(
-        "--config", type=Path, default=Path("asv.conf.json"), metavar="FILE", help="default: asv.conf.json"
-    )
+    lanes.add_argument(parser)
     parser.add_argument(
         "--alert", metavar="NAME", help="only this one, whatever is known of it; default: all suspected"
     )
@@ -50,25 +48,27 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     machine = options.machine or platform.node()
     console = Console(width=None if sys.stdout.isatty() else command.WIDTH)
-    seen = detect.look(history.configuration(options.config), options.results, machine)
+    config = history.configuration(options.lane)
+    results = options.results or Path(config.results_dir)
+    seen = detect.look(config, results, machine)
     commits = seen.known.commits
     wanted = [one for one in seen.recalled.listed if is_wanted(one, options.alert)]
     if options.alert and not wanted:
         raise command.UserError(
             f"no alert {options.alert[:20]!r} is seen on {machine} now; python -m scripts.detect --all lists them"
         )
-    results = []
+    events = []
     for one in wanted:
         name = one.name
         with command.busy(f"{name}: {one.alert.members[0].series.case}, at most {rows.duration(options.budget)}"):
-            event = confirmed(one.alert, commits, options.budget)
+            event = confirmed(one.alert, [sides.in_lane(options.lane, commit) for commit in commits], options.budget)
         begun = [] if one.before else [alerts.suspected(name, one.alert, commits)]
-        alerts.add(options.results, machine, [*begun, {"alert": name, **event}])
-        results.append(event["event"])
+        alerts.add(results, machine, [*begun, {"alert": name, **event}])
+        events.append(event["event"])
         console.print(f"{name}: {event['event']}: {event['reason']}", markup=False, highlight=False)
     if not wanted:
         console.print("nothing is suspected that has not been measured again", markup=False, highlight=False)
-    return exit_code(results)
+    return exit_code(events)
 
 
 def is_wanted(one: Listed, name: str | None) -> bool:

@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from scripts import alerts, changes, command, controls, history, recall, search
+from scripts import alerts, changes, command, controls, history, lanes, recall, search
 from scripts.alerts import Known
 from scripts.controls import Shift
 from scripts.history import History
@@ -41,11 +41,9 @@ exit codes: 0 nothing new, 1 something new, 2 error, 130 interrupted
 
 def parser() -> argparse.ArgumentParser:
     parser = command.parser(__doc__, EPILOG)
-    parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="default: results")
+    parser.add_argument("--results", type=Path, metavar="DIR", help="default: those of the lane")
     parser.add_argument("--machine", metavar="M", help="asv's name of a machine; default: all")
-    parser.add_argument(
-        "--config", type=Path, default=Path("asv.conf.json"), metavar="FILE", help="default: asv.conf.json"
-    )
+    lanes.add_argument(parser)
     parser.add_argument("--record", action="store_true", help="add what is new to results/MACHINE/alerts.jsonl")
     parser.add_argument(
         "--all",
@@ -88,8 +86,10 @@ def look(config: Config, results: Path, machine: str | None) -> Seen:
 def main(arguments: list[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     console = Console(width=None if sys.stdout.isatty() else command.WIDTH)
-    with command.busy(f"reading and searching {options.results}"):
-        seen = look(history.configuration(options.config), options.results, options.machine)
+    config = history.configuration(options.lane)
+    results = options.results or Path(config.results_dir)
+    with command.busy(f"reading and searching {results}"):
+        seen = look(config, results, options.machine)
     ended = {one.name for one, _ in seen.recalled.closed}
     shown = [one for one in seen.recalled.listed if options.all or (one.is_open and one.name not in ended)]
     if shown:
@@ -105,7 +105,7 @@ def main(arguments: list[str] | None = None) -> int:
     ]:
         console.print(line, markup=False, highlight=False)
     if options.record:
-        record(options.results, seen)
+        record(results, seen)
     if options.json:
         command.write_json(options.json, as_json(seen))
     return int(any(one.before is None for one in seen.recalled.listed))

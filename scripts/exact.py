@@ -74,14 +74,31 @@ def is_worse(old: Any, new: Any) -> bool:
     return isinstance(new, str) or new > old
 
 
-def table(changes: list[Change]) -> Table:
-    """A row for what changed, with all workloads in which the same did; the Python calls in rows of their own."""
+def of_words(one: Change) -> str:
+    """The verdict on what the words tell: the Python calls are told apart."""
+    told = [pair for name, pair in one.figures.items() if name != "calls"]
+    if not told:
+        return one.verdict
+    return WORSE if any(is_worse(*pair) for pair in told) else BETTER
+
+
+class Group(NamedTuple):
+    """The same change in several workloads of a variant."""
+
+    verdict: str
+    variant: str
+    workloads: list[str]
+    words: str
+
+
+def grouped(changes: list[Change]) -> list[Group]:
+    """A group for what changed, what is worse first; the Python calls in groups of their own."""
     groups: dict[tuple[str, str, str], list[str]] = {}
     calls: dict[tuple[str, str], dict[str, int]] = {}
     for one in changes:
         variant, _, workload = one.case.partition("/")
         if one.words:
-            groups.setdefault((one.verdict, variant, one.words), []).append(workload)
+            groups.setdefault((of_words(one), variant, one.words), []).append(workload)
         if one.calls:
             calls.setdefault((WORSE if one.calls > 0 else BETTER, variant), {})[workload] = abs(one.calls)
     for (verdict, variant), counts in calls.items():
@@ -89,13 +106,19 @@ def table(changes: list[Change]) -> Table:
         number = str(lowest) if lowest == highest else f"{lowest} to {highest}"
         words = f"{number} {'more' if verdict == WORSE else 'fewer'} Python call{'s' * (highest > 1)} a step"
         groups[verdict, variant, words] = list(counts)
+    found = [Group(verdict, variant, workloads, words) for (verdict, variant, words), workloads in groups.items()]
+    return sorted(found, key=lambda group: (WORSE, OTHER, BETTER).index(group.verdict))
+
+
+def table(changes: list[Change]) -> Table:
+    """A row a group."""
     shown = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("", "variant", "workloads", "now, and before"):
         shown.add_column(heading, overflow="fold")
-    order = [WORSE, OTHER, BETTER]
-    for (verdict, variant, words), workloads in sorted(groups.items(), key=lambda item: order.index(item[0][0])):
-        more = f" and {len(workloads) - SHOWN_WORKLOADS} more" * (len(workloads) > SHOWN_WORKLOADS)
-        shown.add_row(*map(Text, (verdict, variant, ", ".join(workloads[:SHOWN_WORKLOADS]) + more, words)))
+    for one in grouped(changes):
+        more = f" and {len(one.workloads) - SHOWN_WORKLOADS} more" * (len(one.workloads) > SHOWN_WORKLOADS)
+        workloads = ", ".join(one.workloads[:SHOWN_WORKLOADS]) + more
+        shown.add_row(*map(Text, (one.verdict, one.variant, workloads, one.words)))
     return shown
 
 

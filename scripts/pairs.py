@@ -5,6 +5,7 @@ ratio, because the memory layout that a process gets by chance stays with it: th
 because other programs only ever delay one.
 """
 
+import hashlib
 import json
 import math
 import os
@@ -50,7 +51,8 @@ class Contestant(NamedTuple):
     @classmethod
     def of(cls, side: Side, case: str, number: int) -> "Contestant":
         """A contestant with a folder of its own: MLX finds kernels by name, so two sides must not share one."""
-        folder = scratch.folder() / f"kernels-{number}"
+        what = hashlib.sha256(repr((side.commit, side.mlx, side.python, str(side.folder))).encode()).hexdigest()[:16]
+        folder = scratch.folder() / f"kernels-{number}-{what}"
         folder.mkdir(exist_ok=True)
         return cls(side, case, str(folder))
 

@@ -1,5 +1,6 @@
 """What can be compared: a git revision, the working tree (`.`), and of the working tree an MLX release (`mlx==0.31.2`),
-a variant (`variant:windowed`), or another interpreter's packages (`python:/path/to/python`).
+a commit of MLX (`mlx@v0.31.2`), a variant (`variant:windowed`), or another interpreter's packages
+(`python:/path/to/python`).
 
 A side is a folder with its `adamw` and an interpreter with its MLX. The harness is always the working tree's: whatever
 measures must be the same for both.
@@ -13,7 +14,6 @@ import re
 import shutil
 import subprocess
 import sys
-import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,19 +21,26 @@ from typing import Any, NamedTuple
 
 from asv import environment, util
 from asv.config import Config
-from packaging.requirements import Requirement
 from packaging.version import InvalidVersion, Version
 
 from benchmarks.harness import cases
-from scripts import asv_plugin, command, git, scratch
+from scripts import asv_mlx, asv_plugin, command, git, lanes, scratch, upstream  # noqa: F401
 
 CONFIG = "asv.conf.json"
 PATHS = ["adamw", CONFIG]
 """What of a commit decides what a side runs."""
 
 RELEASE = "mlx=="
+UPSTREAM = "mlx@"
 VARIANT = "variant:"
 PYTHON = "python:"
+
+
+SLOTS = 2
+"""Environments for commits of MLX that are built: what a comparison holds against, and what it tries."""
+
+_built: list[str] = []
+"""The commits that this process has in them."""
 
 
 class Side(NamedTuple):
@@ -66,6 +73,8 @@ def resolve(name: str) -> Side:
         raise command.UserError(f"no {CONFIG} here; run it from the root of the repository")
     if name.startswith(RELEASE):
         return working_tree(name, release(name.removeprefix(RELEASE)))
+    if name.startswith(UPSTREAM):
+        return of_upstream(name, name.removeprefix(UPSTREAM))
     if name == ".":
         return working_tree(name, pinned(Path()))
     if name.startswith(VARIANT):
@@ -91,6 +100,39 @@ def resolve(name: str) -> Side:
         raise command.UserError(f"{name}: commit {commit[:8]} has no adamw/; name a later one")
     mlx = pinned(folder if (folder / CONFIG).exists() else Path())
     return Side(name, commit, folder, mlx, interpreter(mlx))
+
+
+def in_lane(lane: Path, name: str) -> str:
+    """The name of a side that is called `name` in a lane: in MLX's own one, a revision is MLX's."""
+    prefixed = name == "." or name.startswith((RELEASE, UPSTREAM, VARIANT, PYTHON))
+    return name if prefixed or lane.name != lanes.MLX.name else UPSTREAM + name
+
+
+def of_upstream(name: str, revision: str) -> Side:
+    """The working tree with the MLX of one of its commits, which is built unless it is a release. Raises UserError."""
+    config, repo, commit = upstream.find(revision)
+    release_there = upstream.of_commit(repo._path, commit)
+    if release_there and upstream.supported().contains(release_there):
+        return working_tree(f"{RELEASE}{release_there}", release_there)
+    if commit not in _built and len(_built) == SLOTS:
+        _built.pop()
+    if commit not in _built:
+        _built.append(commit)
+    config.env_dir = str(Path(config.env_dir) / f"built-{_built.index(commit)}")
+    (made,) = environment.get_environments(config, [])
+    print(f"installing commit {commit[:8]} of MLX: minutes, if it is not in the cache", file=sys.stderr)
+    try:
+        with quiet():
+            made.create()
+            made.install_project(config, repo, commit)
+    except util.ProcessError as error:
+        raise command.UserError(command.one_line(str(error.stderr or error))) from error
+    except (util.UserError, environment.EnvironmentUnavailable) as error:
+        raise command.UserError(command.one_line(str(error))) from error
+    python = made.find_executable("python")
+    asked = [python, "-c", "import importlib.metadata; print(importlib.metadata.version('mlx'))"]
+    version = subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
+    return Side(f"{UPSTREAM}{commit}", None, Path.cwd(), version, python)
 
 
 def variant(name: str) -> str:
@@ -128,27 +170,14 @@ def pinned(folder: Path) -> str:
 
 def release(text: str) -> str:
     """`text`, if it is a release that the variants run on. Raises UserError."""
-    with open("pyproject.toml", "rb") as file:
-        dependencies = tomllib.load(file)["project"]["dependencies"]
-    supported = next(need for need in map(Requirement, dependencies) if need.name == "mlx").specifier
     try:
         version = Version(text)
     except InvalidVersion as error:
         raise command.UserError(f"mlx=={text[:50]} is no version; write it like mlx==0.31.2") from error
+    supported = upstream.supported()
     if not supported.contains(version, prereleases=True):
         raise command.UserError(f"mlx {version} is too old; the variants need mlx{supported}")
     return f"{version}.0" if re.fullmatch(r"\d+\.\d+", str(version)) else str(version)
-
-
-def releases() -> list[str]:
-    """MLX's releases that the package index has for this machine, the oldest first. Raises UserError."""
-    done = subprocess.run(
-        [sys.executable, "-m", "pip", "index", "versions", "mlx"], capture_output=True, text=True, errors="replace"
-    )
-    found = re.search(r"^Available versions: (.*)$", done.stdout, re.MULTILINE)
-    if not found:
-        raise command.UserError(f"no list of MLX's releases: {asv_plugin.last_line(done.stderr)}; check the network")
-    return sorted(found[1].split(", "), key=Version)
 
 
 def interpreter(mlx: str) -> str:

@@ -45,6 +45,7 @@ SETTINGS = f"""
 machine = "{MACHINE}"
 profile = "quick"
 remote = "origin"
+lanes = ["adamw"]
 hours = 1
 report = false
 confirm_seconds = 0

@@ -102,7 +102,7 @@ def write_calibration(folder: Path) -> None:
 
 def remember(made: History) -> None:
     """Record what is found, and that the slower case was confirmed."""
-    detect.main(["--config", str(made.config), "--results", str(made.results), "--record"])
+    detect.main(["--lane", str(made.config), "--results", str(made.results), "--record"])
     known, _ = alerts.read(made.results, "mac-studio")
     slower = [one for one in known if any(case == SLOWER for _, _, case in one.levels)]
     alerts.add(made.results, "mac-studio", [{"alert": one.name, "event": alerts.CONFIRMED} for one in slower])

@@ -355,7 +355,7 @@ def hostile(tmp_path_factory) -> Path:
         path = made.add(night, values, machine, pins, cpu=LONG, os=EVIL)
         if night == 11:
             path.with_suffix(".jsonl").write_text(hostile_ledger(names, made.commits[night]))
-    detect.main(["--config", str(made.config), "--results", str(made.results), "--record"])
+    detect.main(["--lane", str(made.config), "--results", str(made.results), "--record"])
     known, _ = alerts.read(made.results, machine)
     alerts.add(made.results, machine, [{"alert": one.name, "event": alerts.CONFIRMED, "reason": LONG} for one in known])
     (made.results / machine / "calibration.jsonl").write_text(LONG)

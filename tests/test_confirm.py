@@ -46,7 +46,7 @@ def measuring(monkeypatch):
 
 
 def run(made: History, *arguments: str) -> int:
-    return confirm.main(["--config", str(made.config), "--results", str(made.results), "--machine", "mac", *arguments])
+    return confirm.main(["--lane", str(made.config), "--results", str(made.results), "--machine", "mac", *arguments])
 
 
 def states(made: History) -> list[str]:
@@ -194,7 +194,7 @@ def test_confirmed_alerts_are_listed_as_such(made, measuring, capsys):
     measuring(math.log(1.1))
     run(made)
     capsys.readouterr()
-    assert detect.main(["--config", str(made.config), "--results", str(made.results)]) == 0
+    assert detect.main(["--lane", str(made.config), "--results", str(made.results)]) == 0
     printed = capsys.readouterr().out
     assert "1 confirmed" in printed
     assert "pairs" in printed

@@ -24,7 +24,7 @@ def made(tmp_path) -> History:
 
 def run(made: History, *arguments: str, capsys=None) -> tuple[int, str, dict]:
     path = made.folder / "found.json"
-    code = detect.main(["--config", str(made.config), "--results", str(made.results), "--json", str(path), *arguments])
+    code = detect.main(["--lane", str(made.config), "--results", str(made.results), "--json", str(path), *arguments])
     return code, capsys.readouterr().out if capsys else "", json.loads(path.read_text())
 
 
@@ -268,7 +268,7 @@ class TestBadInput:
 
     def test_no_repository(self, tmp_path):
         with pytest.raises(command.UserError, match="run it from the root of a clone"):
-            detect.main(["--config", str(tmp_path / "none.json"), "--results", str(tmp_path)])
+            detect.main(["--lane", str(tmp_path / "none.json"), "--results", str(tmp_path)])
 
     def test_one_point(self, made):
         made.add(3, {SECONDS: {CASE: 0.05}})

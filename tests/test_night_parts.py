@@ -473,7 +473,9 @@ class TestSteps:
         (tmp_path / "results" / "mac").mkdir(parents=True, exist_ok=True)
         monkeypatch.chdir(tmp_path)
         gone = KNOWN._replace(levels={("", SECONDS, "a/b"): (1.0, 2.0)})
-        assert steps.search(tmp_path / "results", "mac", gone, Settings()).startswith("not found: git rev-list")
+        assert steps.search("asv.conf.json", tmp_path / "results", "mac", gone, Settings()).startswith(
+            "not found: git rev-list"
+        )
         with pytest.raises(command.UserError):
             steps.only_commit("--output=victim", "b" * 40)
         assert not list(tmp_path.glob("victim*"))

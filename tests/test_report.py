@@ -170,7 +170,20 @@ def test_the_confirmed_change_comes_first_in_words_and_in_the_feed(made, html):
 
 def test_tables_are_the_same_as_csv_and_as_json(html):
     names = {path.stem for path in (html / "tables").iterdir()}
-    assert {"cases", "missing", "alerts", "series", "runs", "calibration", "noise", "controls", "environments"} == names
+    assert {
+        "cases",
+        "missing",
+        "alerts",
+        "series",
+        "runs",
+        "calibration",
+        "noise",
+        "controls",
+        "environments",
+        "release_changes",
+        "release_timings",
+        "release_figures",
+    } == names
     for name in names:
         with (html / "tables" / f"{name}.csv").open(newline="") as file:
             rows = list(csv.DictReader(file))
@@ -401,10 +414,10 @@ def test_nothing_of_an_older_report_stays(made, tmp_path):
 def test_a_folder_with_something_else_in_it_is_not_emptied(tmp_path, made, capsys):
     (tmp_path / "thesis.txt").write_text("years of work")
     with pytest.raises(command.UserError, match="has something else in it"):
-        main(["--config", str(made.config), "--html", str(tmp_path)])
+        main(["--lane", str(made.config), "--html", str(tmp_path)])
     assert (tmp_path / "thesis.txt").read_text() == "years of work"
 
 
 def test_a_mistake_is_told_in_one_line(tmp_path):
     with pytest.raises(command.UserError, match=r"none\.json"):
-        main(["--config", str(tmp_path / "none.json")])
+        main(["--lane", str(tmp_path / "none.json")])

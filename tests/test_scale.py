@@ -31,7 +31,7 @@ def long_history(folder: Path, count: int) -> History:
 
 def detect(made: History, found: Path) -> int:
     """Run the command; the peak of its memory in bytes."""
-    asked = ["--config", made.config, "--results", made.results, "--json", found]
+    asked = ["--lane", made.config, "--results", made.results, "--json", found]
     process = subprocess.Popen(
         [sys.executable, "-m", "scripts.detect", *map(str, asked)], cwd=ROOT, stdout=subprocess.DEVNULL
     )

@@ -13,7 +13,7 @@ import sys
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import psutil
 
@@ -65,12 +65,10 @@ def backend() -> str:
 @cache
 def identify() -> Machine:
     """This machine, as MLX's default device sees it."""
-    import mlx.core as mx
-
     system = system_version()
     if backend() == "CPU":
         return Machine(cpu_name(), "CPU", None, psutil.virtual_memory().total, cpu_cache_bytes(), system)
-    info = mx.device_info(mx.gpu)
+    info = gpu_info()
     chip = str(info.get("device_name", "unknown GPU"))
     if backend() == "CUDA":
         memory, cores = int(info.get("total_memory", 0)), None
@@ -81,12 +79,17 @@ def identify() -> Machine:
     return Machine(chip, backend(), cores, memory, cache_bytes, system)
 
 
-def free_bytes() -> int:
-    """Memory that a case can still take: of the device on CUDA, of the machine elsewhere."""
+def gpu_info() -> dict[str, Any]:
+    """What MLX tells of the GPU; before 0.30.4 it told it of Metal only, elsewhere."""
     import mlx.core as mx
 
+    return dict(mx.device_info(mx.gpu) if hasattr(mx, "device_info") else mx.metal.device_info())
+
+
+def free_bytes() -> int:
+    """Memory that a case can still take: of the device on CUDA, of the machine elsewhere."""
     if identify().backend == "CUDA":
-        return int(mx.device_info(mx.gpu).get("free_memory", 0))
+        return int(gpu_info().get("free_memory", 0))
     return psutil.virtual_memory().available
 
 
@@ -135,10 +138,18 @@ def profiler_gpu_cores(text: str) -> int | None:
 
 
 def cpu_name() -> str:
-    """The processor's own name: MLX's CPU device has it from the same place on macOS and Linux."""
-    import mlx.core as mx
+    """The processor's own name, from where MLX's CPU device has it since 0.30.4."""
+    named = re.search(r"^model name\s*:\s*(.+)$", text_of(Path("/proc/cpuinfo")), re.MULTILINE)
+    brand = output("sysctl", "-n", "machdep.cpu.brand_string").strip() if sys.platform == "darwin" else ""
+    return (named[1].strip() if named else brand) or platform.processor() or "unknown CPU"
 
-    return str(mx.device_info(mx.Device(mx.cpu)).get("device_name") or platform.processor() or "unknown CPU")
+
+def text_of(path: Path) -> str:
+    """What a file says; empty if there is none."""
+    try:
+        return path.read_text(errors="replace")
+    except OSError:
+        return ""
 
 
 def cpu_cache_bytes(folder: Path = Path("/sys/devices/system/cpu/cpu0/cache")) -> int | None:

@@ -20,7 +20,7 @@ import filelock
 from rich.console import Console
 
 from benchmarks.harness import cases
-from scripts import command, history
+from scripts import command
 from scripts.nightly import night, plan, preflight, settings
 from scripts.nightly.night import Night
 from scripts.nightly.plan import FOLDER
@@ -55,7 +55,7 @@ def main(arguments: list[str] | None = None) -> int:
     machine = options.machine or wanted.machine or platform.node()
     push = False if options.no_push else None
     wanted = settings.with_options(wanted, profile=options.profile, machine=machine, remote=options.remote, push=push)
-    lanes = [Lane(name, history.configuration(Path(name))) for name in wanted.lanes]
+    lanes = [Lane.of(name) for name in wanted.lanes]
     told = Night(wanted.machine)
     work = Work(wanted, told, Console(width=None if sys.stdout.isatty() else command.WIDTH))
     if options.dry_run:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from asv.config import Config
 
-from scripts import history
+from scripts import asv_mlx, history, upstream
 from scripts.history import MALFORMED
 from scripts.nightly import record
 from scripts.search import CONTROLS
@@ -31,11 +31,24 @@ class Planned(NamedTuple):
 
 def plan(config: Config, lane: str, results: Path, machine: str, profile: str) -> list[Planned]:
     """The commits of a lane that this machine has not measured, in the order of measuring. Raises UserError."""
-    commits, _ = history.branch_commits(config)
+    candidates = commits(config)
     known = record.done(record.read(results, machine), lane, profile)
-    known |= with_results(results, machine, known) & set(commits[:-1])  # who measured the newest may have wanted less
-    begun = interrupted(lane, machine, commits)
-    return order(commits, known - begun, begun)
+    older = set(candidates[:-1])  # who measured the newest may have wanted less
+    known |= with_results(results, machine, known) & older
+    begun = interrupted(lane, machine, candidates)
+    return order(candidates, known - begun, begun)
+
+
+def fetch(config: Config) -> None:
+    """Bring what is new into the mirror of a repository that is elsewhere; a clone is taken as it is."""
+    upstream.repository(config).pull()
+
+
+def commits(config: Config) -> list[str]:
+    """The commits of a lane that nights measure, the oldest first: of MLX's own only the releases. Raises UserError."""
+    if config.environment_type == asv_mlx.MlxHistory.tool_name:
+        return list(upstream.release_commits(config))
+    return history.branch_commits(config)[0]
 
 
 def order(commits: Sequence[str], known: Set[str], begun: Set[str]) -> list[Planned]:

@@ -41,7 +41,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     profile: str = "default"
     machine: str = ""
-    lanes: list[str] = msgspec.field(default_factory=lambda: ["asv.conf.json"])
+    lanes: list[str] = msgspec.field(default_factory=lambda: ["adamw", "mlx"])
     hours: Positive = 6.0
     remote: str = ""
     branch: str = "results"

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import psutil
 
-from scripts import alerts, command, git
+from scripts import alerts, command, git, lanes
 from scripts.nightly.plan import FOLDER
 from scripts.nightly.settings import Settings
 
@@ -73,7 +73,7 @@ class Found(NamedTuple):
 def detect(lane: str, machine: str) -> Found:
     path = FOLDER / "detect.json"
     path.unlink(missing_ok=True)
-    done = run("scripts.detect", "--config", lane, "--machine", machine, "--record", "--json", str(path))
+    done = run("scripts.detect", "--lane", lane, "--machine", machine, "--record", "--json", str(path))
     try:
         told: dict[str, Any] = json.loads(path.read_text())
     except (OSError, ValueError):
@@ -86,14 +86,14 @@ def detect(lane: str, machine: str) -> Found:
 def confirm(lane: str, machine: str, alert: str, settings: Settings) -> Done:
     """Code 1: it is confirmed."""
     budget = str(settings.confirm_seconds)
-    asked = ["--config", lane, "--machine", machine, "--alert", alert, "--budget", budget]
+    asked = ["--lane", lane, "--machine", machine, "--alert", alert, "--budget", budget]
     return run("scripts.confirm", *asked, seconds=3 * settings.confirm_seconds + 600)
 
 
-def search(results: Path, machine: str, one: alerts.Known, settings: Settings) -> str:
+def search(lane: str, results: Path, machine: str, one: alerts.Known, settings: Settings) -> str:
     """Look for the commit of a confirmed alert, and remember what came of it, in words."""
     try:
-        alone = only_commit(one.good, one.bad)
+        alone = Path(lane).name != lanes.MLX.name and only_commit(one.good, one.bad)
     except command.UserError as error:  # a commit that is gone
         alone, reason = False, f"not found: {error}"
     else:
@@ -101,7 +101,7 @@ def search(results: Path, machine: str, one: alerts.Known, settings: Settings) -
     if not reason:
         _, metric, case = next(iter(one.levels))
         budget = str(settings.bisect_seconds)
-        asked = [one.good, one.bad, "--case", f"^{case}$", "--metric", metric, "--budget", budget]
+        asked = ["--lane", lane, one.good, one.bad, "--case", f"^{case}$", "--metric", metric, "--budget", budget]
         done = run("scripts.bisect", *asked, seconds=3 * settings.bisect_seconds + 600)
         reason = command.one_line("; ".join(done.lines[-3:])) if done.code in (0, 1, 3) else f"not found: {done.last}"
     alerts.add(results, machine, [{"alert": one.name, "event": alerts.SEARCHED, "reason": reason}])

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from asv.config import Config
 from rich.console import Console
 
-from scripts import alerts, command, history, measuring, share
+from scripts import alerts, command, history, lanes, measuring, share
 from scripts.nightly import commit, counted, plan, preflight, record, steps
 from scripts.nightly.night import Night
 from scripts.nightly.plan import Planned
@@ -20,9 +20,21 @@ class Lane(NamedTuple):
     name: str
     config: Config
 
+    @classmethod
+    def of(cls, text: str) -> "Lane":
+        """The lane that is called so, or is in the file of that name. Raises UserError."""
+        path = lanes.lane(text)
+        return cls(str(path), history.configuration(path))
+
     @property
     def results(self) -> Path:
         return Path(self.config.results_dir)
+
+    @property
+    def branch(self) -> str:
+        """What is added to the name of the results branch: the machines' folders of two lanes must not meet."""
+        below = self.results.name
+        return "" if below == "results" else f"-{below}"
 
 
 class Work(NamedTuple):
@@ -36,28 +48,40 @@ class Work(NamedTuple):
         self.console.print(line, markup=False, highlight=False)
 
 
-def whole(work: Work, lanes: list[Lane]) -> None:
+def whole(work: Work, wanted: list[Lane]) -> None:
     """All of a night; what each part tells is in `work.told`."""
     found = preflight.run(work.wanted.checks, work.say)
     work.told.checks, work.told.refused = found.said, found.refused
     if found.refused:
         return
     until = time.monotonic() + 3600 * work.wanted.hours
-    for lane in lanes:
-        pulled(work, lane)
-        before = newest_measured(work, lane)
-        measure(work, lane, until, found.marks)
+    for lane in wanted:
+        try:
+            one_lane(work, lane, until, found.marks)
+        except command.UserError as error:
+            if len(wanted) == 1:
+                raise
+            work.say(f"{lane.name}: {error}")
+            work.told.failed.append(f"{lane.name}: {error}")
+
+
+def one_lane(work: Work, lane: Lane, until: float, marks: list[str]) -> None:
+    """All of a night that is a lane's. Raises UserError: another lane can be measured all the same."""
+    pulled(work, lane)
+    plan.fetch(lane.config)
+    before = newest_measured(work, lane)
+    measure(work, lane, until, marks)
+    pushed(work, lane)
+    if plan.to_look_at(lane.name, work.wanted.machine).exists():
+        look(work, lane, before)
         pushed(work, lane)
-        if plan.to_look_at(lane.name, work.wanted.machine).exists():
-            look(work, lane, before)
-            pushed(work, lane)
 
 
 def newest_measured(work: Work, lane: Lane) -> str | None:
     """The newest commit that was measured."""
     tried = record.read(lane.results, work.wanted.machine)
     done = {one.commit for one in tried if one.lane == lane.name and one.outcome in record.DONE}
-    return next((one for one in reversed(history.branch_commits(lane.config)[0]) if one in done), None)
+    return next((one for one in reversed(plan.commits(lane.config)) if one in done), None)
 
 
 def measure(work: Work, lane: Lane, until: float, marks: list[str]) -> None:
@@ -87,7 +111,7 @@ def measure(work: Work, lane: Lane, until: float, marks: list[str]) -> None:
 
 def given_up(work: Work, lane: Lane) -> str:
     """Why there are no results of the newest commit though nothing is left to do; empty if there are."""
-    newest = history.branch_commits(lane.config)[0][-1]
+    newest = plan.commits(lane.config)[-1]
     last = record.last(record.read(lane.results, work.wanted.machine), lane.name, newest)
     return f"{newest[:8]}: {last.outcome}: {last.reason}" if last and last.outcome not in record.DONE else ""
 
@@ -129,7 +153,7 @@ def look(work: Work, lane: Lane, before: str | None) -> None:
         plan.to_look_at(lane.name, wanted.machine).unlink(missing_ok=True)
     if wanted.report:
         work.say("writing the report")
-        done = steps.run("scripts.report", "--config", lane.name)
+        done = steps.run("scripts.report", "--lane", lane.name)
         if done.code:
             told.failed.append(f"report: {done.last}")
 
@@ -146,13 +170,13 @@ def judge(work: Work, lane: Lane, suspected: list[str]) -> None:
     open_ones = [one for one in known if one.state == alerts.CONFIRMED and one.worse and not one.culprit]
     for one in open_ones[: wanted.alerts_a_night] if wanted.bisect_seconds else []:
         work.say(f"looking for the commit of alert {one.name}")
-        steps.search(lane.results, wanted.machine, one, wanted)
+        steps.search(lane.name, lane.results, wanted.machine, one, wanted)
     known, _ = alerts.read(lane.results, wanted.machine)
     told.alerts += [one for one in known if one.name in suspected]
 
 
 def where(work: Work, lane: Lane) -> share.Where:
-    return share.Where(work.wanted.remote, work.wanted.branch, lane.results)
+    return share.Where(work.wanted.remote, work.wanted.branch + lane.branch, lane.results)
 
 
 def pulled(work: Work, lane: Lane) -> None:

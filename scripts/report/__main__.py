@@ -4,12 +4,12 @@ import argparse
 import sys
 from pathlib import Path
 
-from scripts import command, history
+from scripts import command, history, lanes
 from scripts.report.publisher import publish
 
 EPILOG = """examples:
   python -m scripts.report                      what asv publish writes: open .asv/html/index.html
-  python -m scripts.report --html /tmp/site     somewhere else
+  python -m scripts.report --lane mlx --html /tmp/site    of MLX's own commits, somewhere else
 
 exit codes: 0 written, 2 error, 130 interrupted
 """
@@ -17,18 +17,16 @@ exit codes: 0 written, 2 error, 130 interrupted
 
 def parser() -> argparse.ArgumentParser:
     parser = command.parser(__doc__, EPILOG)
-    parser.add_argument(
-        "--config", type=Path, default=Path("asv.conf.json"), metavar="FILE", help="default: asv.conf.json"
-    )
+    lanes.add_argument(parser)
     parser.add_argument("--html", type=Path, metavar="DIR", help="default: html_dir of the configuration")
     return parser
 
 
 def main(arguments: list[str] | None = None) -> int:
     options = parser().parse_args(arguments)
-    html = options.html or options.config.parent / history.configuration(options.config).html_dir
+    html = options.html or options.lane.parent / history.configuration(options.lane).html_dir
     with command.busy(f"reading the results and writing {html}"):
-        publish(options.config, html.resolve())
+        publish(options.lane, html.resolve())
     print(f"report: {html / 'index.html'}")
     return 0
 

@@ -343,6 +343,28 @@ def controls() -> alt.Chart:
     )
 
 
+def releases() -> alt.Chart:
+    """A figure of every case, release by release."""
+    return (
+        rows()
+        .mark_line(point={"size": 50})
+        .encode(
+            x=alt.X("release:N", title="MLX", sort=None, axis=alt.Axis(labelAngle=-45)),
+            y=alt.Y("value:Q", title=None, scale=alt.Scale(type="symlog", constant=1e-8), axis=alt.Axis(format=".3~g")),
+            color=colour("case", "case"),
+            tooltip=[
+                "release:N",
+                "case:N",
+                figure("value", "value", ".4~g"),
+                "processes:Q",
+                "machine:N",
+                alt.Tooltip("file:N", title="result file"),
+            ],
+        )
+        .properties(width="container", height=240)
+    )
+
+
 @cache
 def every() -> dict[str, dict[str, Any]]:
     """The charts by name, as Vega-Lite."""
@@ -358,5 +380,6 @@ def every() -> dict[str, dict[str, Any]]:
         "calibration": calibration(),
         "noise": noise(),
         "controls": controls(),
+        "releases": releases(),
     }
     return {name: chart.to_dict() for name, chart in made.items()}

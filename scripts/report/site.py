@@ -17,7 +17,19 @@ from benchmarks.harness.files import write_whole
 from scripts import command, detect, history
 from scripts.detect import Seen
 from scripts.history import Series
-from scripts.report import attribution, charts, exports, intensity, limits, news, shells, timeline, trust, words
+from scripts.report import (
+    attribution,
+    charts,
+    exports,
+    intensity,
+    limits,
+    news,
+    releases,
+    shells,
+    timeline,
+    trust,
+    words,
+)
 from scripts.report import newest as newest_runs
 from scripts.report.newest import Newest
 from scripts.search import CONTROLS
@@ -31,6 +43,7 @@ PAGES = {
     "time": "Where the time goes",
     "history": "History",
     "memory": "Memory and accuracy",
+    "releases": "MLX's releases",
     "trust": "Trust",
     "data": "Data",
 }
@@ -53,6 +66,9 @@ TABLES = {
     "noise": "one standard deviation of each series from night to night, as a share",
     "controls": "every run of the work that no commit can change",
     "environments": "what changed of what is recorded of a machine",
+    "release_changes": "what each of MLX's releases changed in the work of a step, exactly",
+    "release_timings": "releases of MLX timed in turns, two by two",
+    "release_figures": "seconds in milliseconds, memory and accuracy, release by release, not side by side",
 }
 
 _SOURCE = ("machine", "commit", "file")
@@ -66,6 +82,9 @@ HEADINGS = {
     "noise": ("machine", "metric", "case", "environment", "points", "noise"),
     "controls": ("machine", "control", "measured", "seconds", "over_median", "commit", "file"),
     "environments": ("machine", "environment", "measured", "commit", "file", "what", "is", "was"),
+    "release_changes": ("machine", "file", "release", "before", "verdict", "variant", "workloads", "what", "because"),
+    "release_timings": ("machine", "file", "release", "before", "case", "verdict", "slower", "low", "high", "pairs"),
+    "release_figures": ("machine", "file", "release", "case", "figure", "value", "processes"),
 }
 """What a table without a row has; one with rows has these and maybe more."""
 
@@ -120,10 +139,15 @@ def build(config: Config, results: Path, html: Path) -> None:
     shared = about(config, gathered)
     provide(data, "charts", charts.every())
     provide(data, "newest", bounded(shared | newest_data(gathered)))
+    found = releases.gather(results)
+    provide(data, "releases", bounded(shared | releases_data(found)))
     provide(data, "trust", bounded(shared | rows | {"shifts": shifts(gathered)}))
     told = history_data(config, gathered, data)
     provide(data, "history", bounded(shared | told))
-    write_tables(tables, gathered, rows | {"series": pieces(told["series"])})
+    of_releases = {
+        f"release_{name}": [row for one in found for row in one[name]] for name in ("changes", "timings", "figures")
+    }
+    write_tables(tables, gathered, rows | of_releases | {"series": pieces(told["series"])})
     exports.write_feed(html / exports.FEED, gathered.news, command.one_line(config.project))
     exports.write_badge(html, gathered.news, gathered.comparable)
     shutil.copytree(STATIC, html / "report", dirs_exist_ok=True)
@@ -162,6 +186,10 @@ def about(config: Config, gathered: Gathered) -> dict[str, Any]:
         "commit_url": url if url.startswith(("https://", "http://")) else "",
         "problems": [*gathered.problems[:SOME_PROBLEMS], *([f"and {more} more"] if more > 0 else [])],
     }
+
+
+def releases_data(found: list[dict[str, Any]]) -> dict[str, Any]:
+    return {"machines": found, "headings": releases.FIGURES, "commit_url": releases.COMMITS}
 
 
 def columns(frame: pd.DataFrame) -> dict[str, Any]:

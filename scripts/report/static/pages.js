@@ -204,6 +204,26 @@ const pages = {
       ["commit", "commit", "commit"], ["file", "result file"]], here(data.environments));
   },
 
+  async releases() {
+    const data = await load("releases");
+    report.about(data);
+    const name = choose("machine", data.machines.map((one) => one.machine));
+    const here = data.machines.find((one) => one.machine === name);
+    lines("described", here?.described ?? [], "No release was measured yet: python -m scripts.releases does it.");
+    table("changes", "Exact changes", [["release", "release"], ["before", "as against"], ["verdict", ""], ["variant", "variant"],
+      ["what", "now, and before"], ["workloads", "workloads"], ["because", "because"], ["commit", "MLX's commit", "commit"],
+      ["file", "result file"]], here?.changes ?? []);
+    table("timings", "Timed in turns", [["release", "release"], ["before", "as against"], ["case", "case"], ["verdict", "verdict"],
+      ["slower", "seconds", "percent"], ["low", "from", "percent"], ["high", "to", "percent"], ["pairs", "pairs", "exact"],
+      ["why", "why not"], ["file", "result file"]], here?.timings ?? []);
+    const figures = here?.figures ?? [];
+    await report.panels("figures", "releases", Object.entries(data.headings).map(([key, heading]) =>
+      [heading, { rows: figures.filter((row) => row.figure === key) }]), "Nothing to draw: only counters were taken.");
+    table("figure_table", "Release by release", [["release", "release"], ["case", "case"], ["figure", "figure"],
+      ["value", "value", "number"], ["processes", "processes", "exact"], ["file", "result file"]], figures);
+    table("absent", "Not measured", [["release", "release"], ["why", "why"]], here?.absent ?? []);
+  },
+
   async data() {},
 };
 

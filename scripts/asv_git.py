@@ -1,0 +1,59 @@
+"""Where asv keeps its mirror of a repository that is elsewhere, and what it says when that cannot be reached.
+
+asv's own place is a folder named after the project in the current one, and what git says ends asv with a traceback.
+"""
+
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from asv import util
+from asv.console import log
+from asv.plugins.git import Git
+
+MIRRORS = Path(".asv")
+warned: set[str] = set()
+
+original_init = Git.__init__
+original_pull = Git.pull
+
+
+def init(self: Git, url: str, mirror_path: str) -> None:
+    MIRRORS.mkdir(exist_ok=True)
+    mirror = MIRRORS / f"{Path(mirror_path).name}.git"
+    try:
+        original_init(self, url, str(mirror))
+    except util.ProcessError as error:
+        raise util.UserError(
+            f"cannot clone {url}: {reason(error)}; check the network, or name a clone as `repo` in asv.mlx.conf.json"
+        ) from error
+
+
+def pull(self: Git) -> None:
+    """asv's own `pull`, but commits that were fetched before can be measured without a network."""
+    try:
+        original_pull(self)
+    except util.ProcessError as error:
+        log.warning(f"{self._path} cannot be brought up to date: {reason(error)}; going on with what it has")
+        self._pulled = True
+
+
+def warn_of_changes(clone: str) -> None:
+    """Say, once, that uncommitted changes in a clone take no part."""
+    if clone in warned:
+        return
+    warned.add(clone)
+    done = subprocess.run(["git", "-C", clone, "status", "--porcelain", "-uno"], capture_output=True, text=True)
+    if done.returncode == 0 and done.stdout.strip():  # a mirror has no working tree
+        log.warning(f"{clone} has uncommitted changes, which take no part: what is measured is the commit")
+
+
+def reason(error: Any) -> str:
+    """What git gave as the reason, in one line."""
+    lines = [line for line in str(error.stderr or error.stdout or "").splitlines() if line.strip()]
+    fatal = [line for line in lines if line.startswith(("fatal:", "error:"))]
+    return " ".join((fatal or lines or [str(error)])[0].split())[:300]
+
+
+Git.__init__ = init
+Git.pull = pull

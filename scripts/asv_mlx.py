@@ -1,0 +1,123 @@
+"""asv's plugin for the lane of MLX's own commits, named in asv.mlx.conf.json: a commit's MLX, and our adamw held still.
+
+A commit with a release's tag is installed from the package index, which takes seconds. Any other is built from source
+where the tools for that are there, and is skipped where they are not. The wheels of both stay in asv's build cache.
+"""
+
+import hashlib
+import platform
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any, NoReturn
+
+from asv import util
+from asv.console import log
+
+from scripts import asv_git, scratch, upstream
+from scripts.asv_plugin import PREFLIGHT, MlxEnvironment, last_line
+
+PROJECT = ("adamw", "pyproject.toml", "README.md")
+"""What of the working tree is installed beside MLX."""
+
+
+class MlxHistory(MlxEnvironment):
+    """A virtualenv whose MLX is that of the commit under test, and whose adamw is the working tree's."""
+
+    tool_name = "mlx-history"
+
+    def __init__(self, conf: Any, python: str, requirements: dict[str, str], tagged_env_vars: Any) -> None:
+        self.root = Path(conf.benchmark_dir).absolute().parent
+        self.digest = digest(self.root)
+        super().__init__(conf, python, requirements, tagged_env_vars)
+
+    def check(self) -> None:
+        """Nothing yet: MLX comes with the commit."""
+
+    def _get_install_checksum(self) -> list[Any]:
+        """What was installed with another adamw is installed anew."""
+        return [*super()._get_install_checksum(), self.digest]
+
+    def checkout_project(self, repo: Any, commit_hash: str) -> None:
+        """Check out what is to be built. A release is not."""
+        asv_git.warn_of_changes(repo._path)
+        self.release = upstream.of_commit(repo._path, commit_hash)
+        self._set_commit_hash(commit_hash)
+        if not self.release:
+            if missing := missing_tools():
+                skip(f"{commit_hash[:8]} is no release of MLX and cannot be built here: {missing}")
+            super().checkout_project(repo, commit_hash)
+
+    def _build_project(self, repo: Any, commit_hash: str, build_dir: str) -> None:
+        """Bring the wheels into the build cache."""
+        try:
+            if not self.release:
+                super()._build_project(repo, commit_hash, build_dir)
+                return
+            log.info(f"Downloading mlx {self.release} for {self.name}")
+            upstream.download(self.find_executable("python"), self.release, self.cached)
+        except upstream.NotThere as error:
+            skip(str(error))
+        except util.ProcessError as error:
+            skip(f"{commit_hash[:8]} cannot be built: {last_line(error.stderr or error.stdout)}")
+
+    def _install_project(self, repo: Any, commit_hash: str, build_dir: str) -> None:
+        """Install the commit's wheels and the working tree's adamw, and see whether MLX runs."""
+        log.info(f"Installing {repo.get_decorated_hash(commit_hash, 8)} into {self.name}")
+        install = ["-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--force-reinstall"]
+        wheels = [str(path) for path in sorted(self.cached.glob("*.whl"))]
+        for asked in ([*install, *wheels, str(copied(self.root))], ["-c", PREFLIGHT]):
+            out, err, code = self.run(
+                asked, cwd=self._path, valid_return_codes=None, return_stderr=True, display_error=False, dots=False
+            )
+            if code:
+                skip(f"{commit_hash[:8]} does not run here: {last_line(err or out)}")
+
+    @property
+    def cached(self) -> Path:
+        """Where the commit's wheels are kept."""
+        return Path(self._global_env_vars["ASV_BUILD_CACHE_DIR"])
+
+
+def skip(reason: str) -> NoReturn:
+    """Have asv pass over a commit, and say why: it keeps to itself what ends an installation."""
+    log.error(f"error: {reason}")
+    raise util.ProcessError([reason], 1, "", reason)
+
+
+def missing_tools() -> str:
+    """What is not there of what building MLX from source takes, and how to get it; empty if all is."""
+    if platform.system() == "Darwin":
+        found = subprocess.run(["xcrun", "--sdk", "macosx", "--find", "metal"], capture_output=True)
+        return "no Metal compiler; install Xcode, then: xcodebuild -downloadComponent MetalToolchain" * (
+            found.returncode != 0
+        )
+    missing = [tool for tool in ("g++", "make", "cmake") if not shutil.which(tool)]
+    return f"no {', no '.join(missing)}; install {', '.join(missing)}" if missing else ""
+
+
+def digest(root: Path) -> str:
+    """A digest of what is installed of the working tree."""
+    told = hashlib.sha256()
+    for path in files(root):
+        told.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes() + b"\0")
+    return told.hexdigest()
+
+
+def files(root: Path) -> list[Path]:
+    """The files of PROJECT."""
+    found = [
+        path for name in PROJECT for path in ((root / name).rglob("*") if (root / name).is_dir() else [root / name])
+    ]
+    return sorted(path for path in found if path.is_file() and "__pycache__" not in path.parts)
+
+
+def copied(root: Path) -> Path:
+    """A copy of PROJECT: a build leaves files where it runs."""
+    folder = scratch.folder() / "adamw"
+    shutil.rmtree(folder, ignore_errors=True)
+    for path in files(root):
+        target = folder / path.relative_to(root)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, target)
+    return folder

@@ -1,0 +1,22 @@
+"""The lanes: whose commits are measured, each by a configuration of asv.
+
+`adamw` is this repository with MLX held still, `mlx` is MLX's own repository with this suite held still.
+"""
+
+import argparse
+from pathlib import Path
+
+ADAMW, MLX = Path("asv.conf.json"), Path("asv.mlx.conf.json")
+LANES = {"adamw": ADAMW, "mlx": MLX}
+
+
+def lane(text: str) -> Path:
+    """The configuration of the lane called `text`; any other text is a configuration's path."""
+    return LANES.get(text, Path(text))
+
+
+def add_argument(parser: argparse.ArgumentParser) -> None:
+    """Add --lane, whose value is the path of a configuration."""
+    parser.add_argument(
+        "--lane", type=lane, default=ADAMW, metavar="L", help="adamw, mlx, or a configuration of asv; default: adamw"
+    )

@@ -1,0 +1,188 @@
+"""MLX's releases: which commits they are, of which packages they consist on this machine, which the index has."""
+
+import platform
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from asv import util
+from asv.config import Config
+from asv.repo import get_repo
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.version import Version
+
+from scripts import asv_git, asv_plugin, command, lanes  # noqa: F401
+
+TAG = re.compile(r"v(\d{1,4}(?:\.\d{1,4}){1,3})")
+"""What MLX calls the commit of a release."""
+
+METAL_PACKAGE = "mlx-metal"
+
+SOURCES = ("mlx", "python/mlx", "python/src")
+"""What of MLX's repository a step runs."""
+
+REFS = "%(refname:strip=2) %(objectname) %(*objectname)"
+"""A tag, what it names, and of an annotated one the commit."""
+
+YANKED = re.compile(r"yanked version: '([^']+)' candidate.*\n(?:Reason for being yanked: (.*))?")
+"""What pip says of a release that was withdrawn; it installs one that is asked for by its number all the same."""
+
+
+class NotThere(Exception):
+    """The package index has no such release for this machine, or not any more; the message says so, in one line."""
+
+
+def of_tag(tag: str) -> str | None:
+    """The release that a tag names."""
+    found = TAG.fullmatch(tag)
+    return found[1] if found else None
+
+
+def of_commit(clone: str, commit: str) -> str | None:
+    """The release that `commit` is in the `clone` of MLX; None if it is none."""
+    names = git(clone, "tag", "--points-at", commit).split()
+    return next(filter(None, map(of_tag, names)), None)
+
+
+def supported() -> SpecifierSet:
+    """The releases that the variants run on, as the project says itself."""
+    with open("pyproject.toml", "rb") as file:
+        dependencies = tomllib.load(file)["project"]["dependencies"]
+    return next(need for need in map(Requirement, dependencies) if need.name == "mlx").specifier
+
+
+def releases() -> list[str]:
+    """The releases that the package index has for this machine and the variants run on, the oldest first.
+
+    Raises UserError.
+    """
+    both = [set(versions(name)) for name in packages()]
+    return sorted(supported().filter(set.intersection(*both)), key=Version)
+
+
+def versions(package: str) -> list[str]:
+    """The versions of a package that the index has for this machine. Raises UserError."""
+    asked = [sys.executable, "-m", "pip", "index", "versions", package]
+    done = subprocess.run(asked, capture_output=True, text=True, errors="replace")
+    found = re.search(r"^Available versions: (.*)$", done.stdout, re.MULTILINE)
+    if not found:
+        raise command.UserError(f"no list of MLX's releases: {asv_plugin.last_line(done.stderr)}; check the network")
+    return found[1].split(", ")
+
+
+def configuration() -> Config:
+    """The lane's. Raises UserError."""
+    try:
+        return Config.load(str(lanes.MLX))
+    except util.UserError as error:
+        raise command.UserError(f"{command.one_line(str(error))}; run it from the root of a clone") from error
+
+
+def repository(config: Config) -> Any:
+    """The repository that a configuration names, cloned if it is elsewhere. Raises UserError."""
+    try:
+        return get_repo(config)
+    except util.UserError as error:
+        raise command.UserError(command.one_line(str(error))) from error
+
+
+def find(revision: str) -> tuple[Config, Any, str]:
+    """The lane's configuration, MLX's repository as it names it, and the full hash of one of its commits.
+
+    `0.31.2` is the tag v0.31.2. Raises UserError.
+    """
+    config = configuration()
+    repo = repository(config)
+    for name in (revision, f"v{revision}"):
+        asked = ["git", "-C", repo._path, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}"]
+        done = subprocess.run(asked, capture_output=True, text=True)
+        if re.fullmatch("[0-9a-f]{40,64}", done.stdout.strip()):
+            return config, repo, done.stdout.strip()
+    raise command.UserError(
+        f"no commit {revision[:80]!r} in {config.repo}; name a tag as v0.31.2 or a commit, and fetch if it is new"
+    )
+
+
+def commit_of(side: str) -> tuple[Any, str]:
+    """MLX's repository, and the commit in it of a side called `mlx==0.31.2` or `mlx@COMMIT`. Raises UserError."""
+    _, repo, commit = find(re.sub("^mlx(==|@)", "", side))
+    return repo, commit
+
+
+def is_older(side: str, other: str) -> bool:
+    """Whether a side's commit is an ancestor of another's, and not the same. Raises UserError."""
+    repo, commit = commit_of(side)
+    _, newer = commit_of(other)
+    asked = ["git", "-C", repo._path, "merge-base", "--is-ancestor", commit, newer]
+    return commit != newer and subprocess.run(asked, capture_output=True).returncode == 0
+
+
+def between(side: str, other: str) -> list[str]:
+    """The names of MLX's commits after one side's, up to another's, that touch what a step runs, the oldest first."""
+    repo, commit = commit_of(side)
+    _, newer = commit_of(other)
+    asked = ["rev-list", "--first-parent", "--reverse", f"{commit}..{newer}", "--", *SOURCES]
+    return [f"mlx@{one}" for one in git(repo._path, *asked).split()]
+
+
+def described(side: str) -> str:
+    """The hash of a side's commit and the first line of its message: somebody's text, made printable and short."""
+    repo, commit = commit_of(side)
+    subject = git(repo._path, "show", "--no-patch", "--format=%s", commit)
+    return f"{commit[:10]} of MLX {command.one_line(subject)[:60]}"
+
+
+def release_commits(config: Config) -> dict[str, str]:
+    """The commits that are releases the variants run on, the oldest first, and each one's release. Raises UserError."""
+    repo = repository(config)
+    pairs = (line.split() for line in git(repo._path, "for-each-ref", "--format", REFS, "refs/tags").splitlines())
+    found = {}
+    for name, *hashes in pairs:
+        release = of_tag(name)
+        if release and supported().contains(release):
+            found[hashes[-1]] = release
+    if not found:
+        raise command.UserError(f"no release's tag in {config.repo}; in a clone: git fetch --tags")
+    return dict(sorted(found.items(), key=lambda pair: Version(pair[1])))
+
+
+def git(clone: str, *arguments: str) -> str:
+    """What git says of a clone. Raises UserError."""
+    done = subprocess.run(["git", "-C", clone, *arguments], capture_output=True, text=True, errors="replace")
+    if done.returncode:
+        raise command.UserError(f"{clone}: git {arguments[0]}: {asv_plugin.last_line(done.stderr)}")
+    return done.stdout
+
+
+def packages() -> tuple[str, ...]:
+    """What a release consists of here: MLX itself, and the backend."""
+    if platform.system() == "Darwin":
+        return ("mlx", METAL_PACKAGE)
+    cuda = asv_plugin.installed(asv_plugin.CUDA_PACKAGE)
+    return ("mlx", asv_plugin.CUDA_PACKAGE if cuda else asv_plugin.CPU_PACKAGE)
+
+
+def download(python: str, release: str, folder: Path) -> None:
+    """Have `python`'s pip bring the wheels of a release for itself into `folder`. Raises NotThere."""
+    wanted = [f"{name}=={release}" for name in packages()]
+    asked = [python, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:", "--dest", str(folder), *wanted]
+    done = subprocess.run(asked, capture_output=True, text=True, errors="replace")
+    said = done.stdout + done.stderr
+    if withdrawn := YANKED.search(said):
+        reason = command.one_line(withdrawn[2] or "") or "no reason given"
+        raise NotThere(f"mlx {release} was withdrawn from the package index ({withdrawn[1]}: {reason})")
+    missing = re.search(r"No matching distribution found for (\S+)", said)
+    if missing and is_reached(said):
+        machine = f"{platform.system()} {platform.machine()} and Python {platform.python_version()}"
+        raise NotThere(f"mlx {release}: the package index has no {missing[1]} for {machine}")
+    if done.returncode:
+        raise NotThere(f"mlx {release} cannot be downloaded: {asv_plugin.last_line(said)}; check the network")
+
+
+def is_reached(said: str) -> bool:
+    """Whether pip had an answer from the index: without one it finds no distribution either."""
+    return "from versions: none" not in said or "Retrying" not in said

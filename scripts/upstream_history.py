@@ -1,0 +1,143 @@
+"""What was measured of MLX's releases on a machine: results/mlx/MACHINE/releases.jsonl, only ever added to.
+
+Its lines are those of a run's ledger, each with its release. Besides these, by `what`:
+
+    counted   the counters of a case, nothing timed
+    compared  two releases timed in turns, and the verdict
+    absent    why a release could not be measured
+"""
+
+import itertools
+import json
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from packaging.version import Version
+
+from benchmarks.harness import cases
+from benchmarks.harness.counters import Counters
+from benchmarks.harness.files import append_line
+from scripts import command, exact, ledger, verdict
+from scripts.exact import Change
+from scripts.history import MALFORMED
+from scripts.ledger import Entry
+from scripts.matching import Match
+
+FILE = "releases.jsonl"
+
+
+class Known(NamedTuple):
+    """What is known of the releases, the oldest first, of a machine.
+
+    counters  by release and case
+    measured  ledger entries of the cases, by release and case, the oldest first
+    long_run  error after 2000 steps, by release and variant/precision
+    machine   what it was measured on, by release
+    compared  the newest entry for every pair of releases and case
+    absent    why a release could not be measured
+    """
+
+    releases: list[str]
+    counters: dict[str, dict[str, Counters]]
+    measured: dict[str, dict[str, list[Entry]]]
+    long_run: dict[str, dict[str, float]]
+    machine: dict[str, Entry]
+    compared: dict[tuple[str, str, str], Entry]
+    absent: dict[str, str]
+
+
+def add(path: Path, release: str, entries: Sequence[Entry]) -> None:
+    """Add what was measured of a release."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if entries:  # in one piece: a release that was counted in part would not be counted again
+        append_line(path, "\n".join(json.dumps({"release": release} | command.finite(entry)) for entry in entries))
+
+
+def read(path: Path) -> Known:
+    """What `path` has; a line that is none of ours is passed over."""
+    known = Known([], {}, {}, {}, {}, {}, {})
+    for entry in ledger.read(path):
+        try:
+            release = str(Version(str(entry["release"])))
+            take(known, release, entry)
+        except MALFORMED:
+            continue
+    known.releases.extend(sorted({*known.counters, *known.measured}, key=Version))
+    return known
+
+
+def take(known: Known, release: str, entry: Entry) -> None:
+    """Put an entry where it belongs. Raises one of MALFORMED."""
+    match entry["what"]:
+        case "case":
+            known.measured.setdefault(release, {}).setdefault(str(entry["case"]), []).append(entry)
+            count(known, release, str(entry["case"]), entry["measurement"]["work"])
+        case "counted":
+            count(known, release, str(entry["case"]), entry["work"])
+        case "accuracy":
+            known.long_run.setdefault(release, {})[str(entry["case"])] = float(entry["accuracy"]["after_2000"])
+        case "machine":
+            known.machine[release] = entry
+        case "compared":
+            known.compared[str(entry["base"]), release, str(entry["case"])] = entry
+        case "absent":
+            known.absent[release] = str(entry["why"])
+
+
+def count(known: Known, release: str, name: str, work: dict[str, Any]) -> None:
+    cases.case(*name.split("/", 1))  # of the cases that there are
+    known.counters.setdefault(release, {})[name] = Counters(**work)
+
+
+class Step(NamedTuple):
+    """What one release changed in the work of a step, as against the release before it."""
+
+    before: str
+    release: str
+    changes: list[Change]
+
+
+def steps(known: Known) -> list[Step]:
+    """Every exact change, the oldest first. A figure that only one of two releases tells is not compared."""
+    counted = [release for release in known.releases if release in known.counters]
+    found = []
+    for before, release in itertools.pairwise(counted):
+        old, new = known.counters[before], known.counters[release]
+        changes = []
+        for name in old:
+            if name in new:
+                case = cases.case(*name.split("/", 1))
+                if change := exact.change(Match(name, case, case), old[name], new[name]):
+                    changes.append(change)
+        if changes:
+            found.append(Step(before, release, changes))
+    return found
+
+
+def medians(known: Known, release: str, case: str) -> list[float]:
+    """Seconds of a step of a case with a release: a median a process."""
+    entries = known.measured.get(release, {}).get(case, [])
+    return [statistics.median(entry["measurement"]["step"]["seconds"]) for entry in entries]
+
+
+def suspects(known: Known, case: str, least: float) -> list[tuple[str, str]]:
+    """The neighbouring releases whose seconds differ by at least `least`, as a share, and by more than their noise.
+
+    They were not measured side by side: a machine that drifted differs as well. Only a comparison in turns tells.
+    """
+    timed = [release for release in known.releases if medians(known, release, case)]
+    found = []
+    for before, release in itertools.pairwise(timed):
+        old, new = medians(known, before, case), medians(known, release, case)
+        apart = max(min(new) / max(old), min(old) / max(new))
+        if apart > 1 + least:
+            found.append((before, release))
+    return found
+
+
+def confirmed(known: Known) -> list[Entry]:
+    """The comparisons in turns that found a difference, in the order of the releases."""
+    found = [entry for entry in known.compared.values() if entry["verdict"] in (verdict.SLOWER, verdict.FASTER)]
+    return sorted(found, key=lambda entry: (Version(entry["release"]), entry["case"]))
