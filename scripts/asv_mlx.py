@@ -17,6 +17,9 @@ from asv.console import log
 from scripts import asv_git, scratch, upstream
 from scripts.asv_plugin import PREFLIGHT, MlxEnvironment, last_line
 
+NOT_MEASURED = "not measured: "
+"""With what a line of asv's log begins that says why a commit is passed over."""
+
 PROJECT = ("adamw", "pyproject.toml", "README.md")
 """What of the working tree is installed beside MLX."""
 
@@ -81,17 +84,17 @@ class MlxHistory(MlxEnvironment):
 
 def skip(reason: str) -> NoReturn:
     """Have asv pass over a commit, and say why: it keeps to itself what ends an installation."""
-    log.error(f"error: {reason}")
+    log.error(f"{NOT_MEASURED}{reason}")
     raise util.ProcessError([reason], 1, "", reason)
 
 
 def missing_tools() -> str:
     """What is not there of what building MLX from source takes, and how to get it; empty if all is."""
     if platform.system() == "Darwin":
-        found = subprocess.run(["xcrun", "--sdk", "macosx", "--find", "metal"], capture_output=True)
-        return "no Metal compiler; install Xcode, then: xcodebuild -downloadComponent MetalToolchain" * (
-            found.returncode != 0
-        )
+        asked = ["xcrun", "--sdk", "macosx", "--find", "metal"]
+        if shutil.which("xcrun") and subprocess.run(asked, capture_output=True).returncode == 0:
+            return ""
+        return "no Metal compiler; install Xcode, then: xcodebuild -downloadComponent MetalToolchain"
     missing = [tool for tool in ("g++", "make", "cmake") if not shutil.which(tool)]
     return f"no {', no '.join(missing)}; install {', '.join(missing)}" if missing else ""
 

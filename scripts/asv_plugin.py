@@ -20,7 +20,7 @@ from asv.plugins.virtualenv import Virtualenv
 from asv.results import Results
 
 from benchmarks.harness import cases
-from scripts import command, earlier, ledger, scratch
+from scripts import asv_below, command, earlier, ledger, scratch  # noqa: F401
 
 BEGAN = time.time()
 """When this run of asv was started."""

@@ -68,11 +68,11 @@ def main(arguments: list[str] | None = None) -> int:
     with Counter(pair[0]) as base, Counter(pair[1]) as head:
         counters = [base, head]
         wanted = matching.matches(pair, [one.variants for one in counters], profile, options.case)
-        unequal = wanted if options.exact else [match for match in wanted if not match.same_code(*pair)]
+        unequal = [match for match in wanted if not match.same_code(*pair)]
         counted = count(counters, unequal, live)
     changes = {match.name: found for match in unequal if (found := change(match, counted))}
     if options.exact:
-        code, told = judge_exactly(pair[1], wanted, changes, counted[1], console)
+        code, told = judge_exactly(pair[1], unequal, changes, counted[1], console)
     else:
         limits = Limits(options.budget, options.min_effect)
         outcomes, conditions = timed(pair, unequal, limits, live)
@@ -111,7 +111,7 @@ def judge_exactly(
     head: Side, wanted: list[Match], changes: dict[str, Change], counted: dict[str, Counted], console: Console
 ) -> tuple[int, dict[str, Any]]:
     """Print what the counters differ in; the exit code, and the rest of what is told. Raises UserError if none are."""
-    if not any(isinstance(one, Counters) for one in counted.values()):
+    if wanted and not any(isinstance(one, Counters) for one in counted.values()):
         reason = next((one.message for one in counted.values() if isinstance(one, Failure)), "it has no such variant")
         raise command.UserError(f"{head}: no case can be counted: {reason}")
     found = list(changes.values())
@@ -119,7 +119,7 @@ def judge_exactly(
         console.print(exact.table(found))
         console.print()
     worse = any(one.verdict == exact.WORSE for one in found)
-    return int(worse), {"notes": [exact.summary(found, len(counted))]}
+    return int(worse), {"notes": [exact.summary(found, len(counted))] if wanted else []}
 
 
 def judge_by_time(

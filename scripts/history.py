@@ -19,7 +19,7 @@ from asv.repo import NoSuchNameError, get_repo
 from asv.results import Results
 from numpy.typing import NDArray
 
-from scripts import command, earlier
+from scripts import asv_git, command, earlier  # noqa: F401
 
 BENCHMARKS, MACHINE = "benchmarks.json", "machine.json"
 LARGEST_FILE = 64 * 2**20

@@ -15,6 +15,11 @@ def lane(text: str) -> Path:
     return LANES.get(text, Path(text))
 
 
+def branch(results: Path) -> str:
+    """The results branch of the lane whose results are there: the machines' folders of two lanes must not meet."""
+    return "results" if results.name == "results" else f"results-{results.name}"
+
+
 def add_argument(parser: argparse.ArgumentParser) -> None:
     """Add --lane, whose value is the path of a configuration."""
     parser.add_argument(

@@ -19,13 +19,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks.harness.files import write_whole
-from scripts import command, earlier, git, scratch
+from scripts import command, earlier, git, history, lanes, scratch
 from scripts.history import BENCHMARKS, LARGEST_FILE, MACHINE
 
 TIP = "refs/adamw"
 """Below which this clone keeps what it saw of the branch, so that it is not fetched whole again."""
 
-ADDED_TO = ("alerts.jsonl", "calibration.jsonl", "nights.jsonl")
+ADDED_TO = ("alerts.jsonl", "calibration.jsonl", "nights.jsonl", "releases.jsonl")
 FILE = re.compile(r"([A-Za-z0-9_][A-Za-z0-9_.-]{0,99})/([A-Za-z0-9_][A-Za-z0-9_.+-]{0,250}\.(?:json|jsonl|earlier))")
 """What may be on the branch: a machine's folder, and a file of results in it."""
 
@@ -48,6 +48,7 @@ IDENTITY = {
 EPILOG = """examples:
   python -m scripts.share pull --remote origin                     what all machines measured, into results/
   python -m scripts.share push --remote origin --machine mac-mini  what this one did, onto the branch
+  python -m scripts.share pull --lane mlx                          of MLX's own commits, into results/mlx/
 
 exit codes: 0 done, 2 error: nothing is lost, say it again, 130 interrupted
 """
@@ -351,8 +352,9 @@ def parser() -> argparse.ArgumentParser:
     parser = command.parser(__doc__, EPILOG)
     parser.add_argument("what", choices=("pull", "push", "pack"))
     parser.add_argument("--remote", default="origin", metavar="R", help="a git remote or its URL; default: origin")
-    parser.add_argument("--branch", default="results", metavar="B", help="default: results")
-    parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="default: results")
+    lanes.add_argument(parser)
+    parser.add_argument("--branch", metavar="B", help="default: that of the lane, results or results-mlx")
+    parser.add_argument("--results", type=Path, metavar="DIR", help="default: those of the lane")
     parser.add_argument("--machine", metavar="M", help="only this machine's folder; default: every one")
     parser.add_argument("--into", type=Path, metavar="DIR", help="the folder in which `pack` puts what it brings")
     return parser
@@ -360,7 +362,10 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: list[str] | None = None) -> int:
     options = parser().parse_args(arguments)
-    where = checked(Where(options.remote, options.branch, options.results))
+    first = options.lane == lanes.ADAMW
+    of_lane = Path("results") if first else Path(history.configuration(options.lane).results_dir)
+    results = options.results or of_lane
+    where = checked(Where(options.remote, options.branch or lanes.branch(of_lane), results))
     if options.what == "pack" and not options.into:
         raise command.UserError("pack into which folder? --into DIR")
     with command.busy(f"{options.what}ing results, branch {options.branch} of {options.remote}"):
@@ -371,7 +376,7 @@ def main(arguments: list[str] | None = None) -> int:
         else:
             machines = sorted({name.partition("/")[0] for name in local_files(where, options.machine)})
             if not machines:
-                raise command.UserError(f"no results below {options.results}; run asv, or name another --results")
+                raise command.UserError(f"no results below {results}; run asv, or name another --results")
             count = push(where, options.machine, f"results of {', '.join(machines)}"[:200])
     print(f"{count} files {DONE[options.what]}")
     return 0

@@ -175,14 +175,11 @@ def download(python: str, release: str, folder: Path) -> None:
     if withdrawn := YANKED.search(said):
         reason = command.one_line(withdrawn[2] or "") or "no reason given"
         raise NotThere(f"mlx {release} was withdrawn from the package index ({withdrawn[1]}: {reason})")
-    missing = re.search(r"No matching distribution found for (\S+)", said)
-    if missing and is_reached(said):
-        machine = f"{platform.system()} {platform.machine()} and Python {platform.python_version()}"
+    missing = re.search(r"No matching distribution found for (([\w-]+)\S*)", said)
+    machine = f"{platform.system()} {platform.machine()} and Python {platform.python_version()}"
+    if missing and "from versions: none" in said:  # no answer, or an index that has never had it
+        raise NotThere(f"mlx {release}: nothing called {missing[2]} can be had for {machine}; check the network")
+    if missing:
         raise NotThere(f"mlx {release}: the package index has no {missing[1]} for {machine}")
     if done.returncode:
         raise NotThere(f"mlx {release} cannot be downloaded: {asv_plugin.last_line(said)}; check the network")
-
-
-def is_reached(said: str) -> bool:
-    """Whether pip had an answer from the index: without one it finds no distribution either."""
-    return "from versions: none" not in said or "Retrying" not in said

@@ -216,9 +216,13 @@ class Quick(Night):
 
 def take(environments: Path, checkout: Path) -> None:
     """asv's environments of another checkout, linked: installing one takes half a minute."""
-    without = shutil.ignore_patterns("project")  # which is that checkout's clone
-    target = checkout / ".asv" / "env"
-    shutil.copytree(environments, target, symlinks=True, copy_function=os.link, ignore=without)
+    link(environments, checkout / ".asv" / "env")
+
+
+def link(source: Path, target: Path) -> None:
+    """A copy of asv's environments that shares its files."""
+    without = shutil.ignore_patterns("project")  # which is another checkout's clone
+    shutil.copytree(source, target, symlinks=True, copy_function=os.link, ignore=without)
 
 
 def replace(path: Path, edits: list[tuple[str, str]]) -> None:

@@ -4,11 +4,12 @@ import json
 from pathlib import Path
 
 import numpy as np
+import releases
 from ledgers import MACHINE, entry
 from synthetic import COPY, KERNELS, LOOP, SECONDS, TIMES, UNITS, History
 
 from benchmarks.harness.measurement import Memory
-from scripts import alerts, detect, history, ledger
+from scripts import alerts, detect, history, ledger, upstream_history
 from scripts.report import site
 
 COUNT, STEP, BUMP = 30, 20, 10
@@ -54,6 +55,7 @@ def two_machines(folder: Path) -> History:
             if machine == "mac-studio" and night == COUNT - 1:
                 write_ledger(path.with_suffix(".jsonl"), seconds, made.commits[night])
     write_calibration(made.results / "mac-studio")
+    releases.write(made.results / "mlx" / "mac-studio" / upstream_history.FILE)
     remember(made)
     return made
 

@@ -76,6 +76,19 @@ def test_wheels_are_built_and_installed_without_dependencies(written):
         assert "--no-deps" in command
 
 
+def test_mlxs_own_lane_is_the_same_but_for_mlx(written):
+    lane = util.load_json(str(ROOT / "asv.mlx.conf.json"), js_comments=True)
+    assert unknown_keys(lane) == set()
+    ours = {name: pins for name, pins in written["matrix"]["req"].items() if name not in ("mlx", "mlx-cpu")}
+    assert lane["matrix"]["req"] == ours
+    for key in ("benchmark_dir", "launch_method", "default_benchmark_timeout", "env_dir", "branches"):
+        assert lane[key] == written[key], key
+    for key in ("results_dir", "html_dir"):
+        assert lane[key] != written[key], key
+    assert "--no-deps" in lane["build_command"][0]
+    assert all(name in lane["uninstall_command"][0].split() for name in ("adamw", "mlx", "mlx-cpu", "mlx-metal"))
+
+
 def test_processes_are_spawned(written):
     assert written["launch_method"] == "spawn"
 

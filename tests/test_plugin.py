@@ -5,7 +5,8 @@ import os
 from pathlib import Path
 
 import pytest
-from asv import util
+from asv import results, util
+from asv.commands import compare, publish, show
 
 from scripts import asv_plugin, ledger, scratch
 
@@ -113,3 +114,17 @@ def test_the_ledger_is_kept_beside_asvs_file(tmp_path, monkeypatch):
     asv_plugin.save(Saved(), str(tmp_path))
     kept = ledger.read(tmp_path / "machine" / "abc-env.jsonl")
     assert [(entry["case"], entry["n"]) for entry in kept] == [("a", 1)]
+
+
+def test_another_lanes_results_below_are_not_this_ones(tmp_path):
+    for machine in ("mac", "mlx/mac", "mlx/pc"):
+        folder = tmp_path / machine
+        folder.mkdir(parents=True)
+        util.write_json(str(folder / "machine.json"), {"machine": folder.name}, 1)
+        util.write_json(str(folder / "0123abcd-env.json"), {}, 2)
+    of_lane = [(root, name) for root, name, _ in results.iter_results_paths(str(tmp_path))]
+    assert of_lane == [(str(tmp_path / "mac"), "0123abcd-env.json")]
+    assert len(list(results.iter_results_paths(str(tmp_path / "mlx")))) == 2
+    assert len(list(results.iter_results_paths(str(tmp_path / "mlx" / "pc")))) == 1
+    for module in (compare, publish, show):
+        assert list(module.iter_machine_files(str(tmp_path))) == [str(tmp_path / "mac" / "machine.json")]

@@ -218,11 +218,15 @@ def test_what_a_machine_brings_is_pushed_under_its_own_name_only(tmp_path):
     environment |= {"RUNNER": "mac-1", "REPOSITORY": "owner/name"}
     command = ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", step]
     assert "brought nothing" in subprocess.check_output(command, cwd=tmp_path, env=environment, text=True)
-    assert not (tmp_path / "calls").exists()
-    (tmp_path / "arrived" / "mac-1").mkdir(parents=True)
-    subprocess.run(command, cwd=tmp_path, env=environment, check=True)
-    calls = (tmp_path / "calls").read_text().splitlines()
-    assert calls[0] == "gh auth setup-git"
-    assert "push" in calls[1]
-    assert "--machine mac-1" in calls[1]
-    assert calls[2] == "gh workflow run report.yml --repo owner/name"
+    assert (tmp_path / "calls").read_text().splitlines() == ["gh auth setup-git"]
+    for arrived, lanes in (("arrived/mac-1", ["adamw"]), ("arrived/mlx/mac-1", ["adamw", "mlx"])):
+        (tmp_path / arrived).mkdir(parents=True)
+        (tmp_path / "calls").unlink()
+        subprocess.run(command, cwd=tmp_path, env=environment, check=True)
+        _, *pushes, last = (tmp_path / "calls").read_text().splitlines()
+        assert last == "gh workflow run report.yml --repo owner/name"
+        assert [one.split(" --results ")[0] for one in pushes] == [
+            f"python -m scripts.share push --lane {lane}" for lane in lanes
+        ]
+        assert all("--machine mac-1 " in one for one in pushes)
+        assert ("arrived/mlx --machine" in pushes[-1]) == (lanes[-1] == "mlx")

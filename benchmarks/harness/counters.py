@@ -79,12 +79,14 @@ class Figure(NamedTuple):
     words   with the value in place of {}
     each    what the value is divided by: "leaf", "N" (bytes of the parameters) or nothing
     unless  names of figures that tell the same: where one of them changed too, this one is left out of the words
+    sized   whether it rests on the sizes of all arrays: an array of unknown size is taken for one of a leaf's
     """
 
     name: str
     words: str
     each: str = ""
     unless: tuple[str, ...] = ()
+    sized: bool = False
 
     def text(self, counters: Counters, case: Case) -> str:
         """The value alone, divided: `3`, `7N`, `bfloat16`."""
@@ -104,13 +106,13 @@ class Figure(NamedTuple):
 
 
 FIGURES = (
-    Figure("kernels", "{} kernels a leaf", "leaf"),
-    Figure("unfused_kernels", "{} unfused kernels a leaf", "leaf", ("kernels",)),
-    Figure("scalar_kernels", "{} scalar kernels"),
+    Figure("kernels", "{} kernels a leaf", "leaf", sized=True),
+    Figure("unfused_kernels", "{} unfused kernels a leaf", "leaf", ("kernels",), sized=True),
+    Figure("scalar_kernels", "{} scalar kernels", sized=True),
     Figure("modelled_bytes", "traffic {}", "N"),
     Figure("bytes_read", "reads {}", "N", ("modelled_bytes",)),
     Figure("bytes_written", "writes {}", "N", ("modelled_bytes",)),
-    Figure("temporaries", "{} temporaries a leaf", "leaf"),
+    Figure("temporaries", "{} temporaries a leaf", "leaf", sized=True),
     Figure("primitives", "{} primitives a leaf", "leaf", ("kernels", "scalar_kernels")),
     Figure("peak_bytes", "peak up to {}", "N"),
     Figure("allocated_bytes", "allocates {} a step", "N", ("peak_bytes",)),

@@ -7,7 +7,7 @@ from pathlib import Path
 import psutil
 from rich.console import Console
 
-from scripts import command, ledger, measuring
+from scripts import asv_mlx, command, ledger, measuring
 from scripts.nightly import plan, record
 from scripts.nightly.record import Tried
 
@@ -63,8 +63,11 @@ def judged(commit: str, lane: str, entries: list[ledger.Entry], log: str) -> Tri
 
 
 def why_not_installed(log: str) -> str:
-    """The innermost error in what asv printed of the build."""
+    """The innermost error in what asv printed of the build; in MLX's lane what its plugin says of the commit."""
     lines = [command.one_line(line) for line in log.splitlines()]
+    for line in lines:  # others are of commits that asv tries instead
+        if asv_mlx.NOT_MEASURED in line:
+            return line.partition(asv_mlx.NOT_MEASURED)[2]
     named = [line for line in lines if "Error:" in line]
     told = [line for line in lines if line.startswith(("error:", "ERROR:"))]
     return (named or told or [NOT_BUILT])[-1]

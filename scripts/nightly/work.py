@@ -30,11 +30,9 @@ class Lane(NamedTuple):
     def results(self) -> Path:
         return Path(self.config.results_dir)
 
-    @property
-    def branch(self) -> str:
-        """What is added to the name of the results branch: the machines' folders of two lanes must not meet."""
-        below = self.results.name
-        return "" if below == "results" else f"-{below}"
+    def branch(self, wanted: str) -> str:
+        """The results branch, which the settings name for the first lane."""
+        return lanes.branch(self.results).replace("results", wanted, 1)
 
 
 class Work(NamedTuple):
@@ -176,7 +174,7 @@ def judge(work: Work, lane: Lane, suspected: list[str]) -> None:
 
 
 def where(work: Work, lane: Lane) -> share.Where:
-    return share.Where(work.wanted.remote, work.wanted.branch + lane.branch, lane.results)
+    return share.Where(work.wanted.remote, lane.branch(work.wanted.branch), lane.results)
 
 
 def pulled(work: Work, lane: Lane) -> None:

@@ -1,0 +1,228 @@
+"""MLX's releases, measured one after the other: what is kept, what is told, and what the report makes of it."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+import releases as made_up
+from releases import COMPILED, EAGER
+
+from benchmarks.harness import cases
+from benchmarks.harness.counters import Counters
+from scripts import command, counting, exact, releases, sides, upstream, upstream_history
+from scripts.matching import Match
+from scripts.report import releases as page
+
+
+@pytest.fixture
+def kept(tmp_path) -> Path:
+    path = tmp_path / "results" / "mlx" / "mac" / upstream_history.FILE
+    made_up.write(path)
+    return path
+
+
+class TestKept:
+    def test_what_was_measured_is_read_back(self, kept):
+        known = upstream_history.read(kept)
+        assert known.releases == list(made_up.SECONDS)
+        assert {release: tuple(upstream_history.medians(known, release, COMPILED)) for release in known.releases} == (
+            made_up.SECONDS
+        )
+        assert known.long_run["0.32.4"] == {"compiled/float32": 3e-5}
+        assert known.absent == {"0.30.2": "it was withdrawn <b>"}
+
+    def test_each_exact_change_has_its_release(self, kept):
+        told = [
+            (step.before, step.release, [(change.case, change.verdict, change.told) for change in step.changes])
+            for step in upstream_history.steps(upstream_history.read(kept))
+        ]
+        assert told == [
+            ("0.29.4", "0.30.1", [(COMPILED, "better", "peak up to 4N, was 7N")]),
+            ("0.30.1", "0.32.4", [(EAGER, "worse", "5 more Python calls")]),
+        ]
+
+    def test_seconds_are_suspected_only_beyond_their_noise(self, kept):
+        known = upstream_history.read(kept)
+        assert upstream_history.suspects(known, COMPILED, 0.05) == [("0.29.4", "0.30.1")]
+        assert upstream_history.suspects(known, COMPILED, 0.001) == [("0.29.4", "0.30.1")]  # 60.5 and 61 overlap
+        assert upstream_history.suspects(known, COMPILED, 0.5) == []
+        assert upstream_history.suspects(known, EAGER, 0.05) == []
+
+    def test_confirmed_is_what_was_timed_in_turns(self, kept):
+        found = upstream_history.confirmed(upstream_history.read(kept))
+        assert [(one["base"], one["release"], one["ratio"]) for one in found] == [
+            ("0.29.4", "0.30.1", 0.75),
+            ("0.29.4", "0.32.4", 0.755),
+        ]
+
+    def test_what_is_none_of_ours_is_passed_over(self, kept):
+        whole = upstream_history.read(kept)
+        lines = [
+            {"what": "counted", "release": "0.30.1", "case": "nothing/float32/two_leaves", "work": made_up.work()},
+            {"what": "counted", "release": "no version", "case": EAGER, "work": made_up.work()},
+            {"what": "counted", "release": "0.30.1", "case": EAGER, "work": {"unknown": 1}},
+            {"what": "case", "release": "0.30.1", "case": COMPILED},
+            {"what": "compared", "release": "0.30.1"},
+            {"what": "counted"},
+        ]
+        with kept.open("a") as file:
+            file.write("".join(json.dumps(line) + "\n" for line in lines) + '[]\n{"what": "counted", "relea')
+        assert upstream_history.read(kept) == whole
+        upstream_history.add(kept, "0.33.0", [{"what": "counted", "case": EAGER, "work": made_up.work()}])
+        assert upstream_history.read(kept).releases[-1] == "0.33.0"  # after a line that a kill cut short
+
+    def test_releases_are_in_their_own_order(self, kept):
+        upstream_history.add(kept, "0.100.0", [{"what": "counted", "case": EAGER, "work": made_up.work()}])
+        assert upstream_history.read(kept).releases[-1] == "0.100.0"
+
+
+def test_kernels_are_not_compared_where_only_one_mlx_tells_the_sizes():
+    """An array of unknown size is taken for a leaf's: an older MLX seems to have other kernels."""
+    case = cases.case("compiled", "float32/two_leaves")
+    guessed = Counters(4, 4, 1, None, temporaries=0, calls=10)
+    known = Counters(5, 5, 0, 100, temporaries=2, calls=11)
+
+    def told(base: Counters, head: Counters) -> str:
+        change = exact.change(Match(str(case), case, case), base, head)
+        return change.told if change else ""
+
+    assert told(guessed, known) == told(known, guessed).replace("fewer", "more") == "1 more Python call"
+    assert "2.5 kernels a leaf, was 2" in told(guessed, known._replace(modelled_bytes=None))
+    assert "2.5 kernels a leaf, was 2" in told(guessed._replace(modelled_bytes=100), known)
+
+
+def test_a_row_of_words_has_the_verdict_of_its_words():
+    """Fewer bytes and more calls are two rows, the better one no worse for the calls."""
+    case = cases.case("compiled", "float32/two_leaves")
+    base = Counters(2, 2, 2, 100, peak_bytes=7 * 2**26, calls=1)
+    change = exact.change(Match(str(case), case, case), base, base._replace(peak_bytes=2**28, calls=2))
+    assert change
+    assert change.verdict == exact.WORSE
+    assert [(one.verdict, one.words) for one in exact.grouped([change])] == [
+        (exact.WORSE, "1 more Python call a step"),
+        (exact.BETTER, "peak up to 4N, was 7N"),
+    ]
+
+
+class TestCommand:
+    @pytest.fixture(autouse=True)
+    def at_the_root(self, at_root):
+        """For the releases that the project supports."""
+
+    def test_chosen(self):
+        there = ["0.29.0", "0.30.1", "0.31.0"]
+        assert releases.chosen(there, None, None) == there
+        assert releases.chosen(there, 2, None) == there[1:]
+        assert releases.chosen(there, None, ["0.31", "0.29.0"]) == ["0.29.0", "0.31.0"]
+        for arguments, told in (
+            ((there, 0, None), "--last 0: name a number above zero"),
+            ((there, None, ["0.30.2"]), r"mlx 0\.30\.2: the package index has no such release .* it has 0\.29\.0, "),
+            ((there, None, ["0.20.0"]), "too old"),
+            ((there, None, ["latest"]), "is no version"),
+            (([], None, None), "the package index has no release of MLX for this machine"),
+        ):
+            with pytest.raises(command.UserError, match=told):
+                releases.chosen(*arguments)
+
+    def test_what_was_counted_is_not_counted_again_and_what_cannot_be_had_is_remembered(self, tmp_path, monkeypatch):
+        path, asked = tmp_path / "mac" / upstream_history.FILE, []
+
+        def resolve(name: str) -> str:
+            if name == "mlx==0.30.2":
+                raise command.UserError("cannot install mlx: it was withdrawn")
+            return name
+
+        def counted(side: str) -> list:
+            asked.append(side)
+            if side == "mlx==0.31.0" and len(asked) < 3:
+                raise KeyboardInterrupt
+            return [{"what": "counted", "case": EAGER, "work": made_up.work()}]
+
+        monkeypatch.setattr(sides, "resolve", resolve)
+        monkeypatch.setattr(releases, "counted", counted)
+        wanted = ["0.29.0", "0.30.2", "0.31.0"]
+        console = releases.Console(file=open(os.devnull, "w"))  # noqa: SIM115
+        with pytest.raises(KeyboardInterrupt):
+            releases.count_all(wanted, path, console)
+        assert upstream_history.read(path).releases == ["0.29.0"]
+        assert releases.count_all(wanted, path, console) == ["mlx 0.30.2: cannot install mlx: it was withdrawn"]
+        assert sorted(asked) == ["mlx==0.29.0", "mlx==0.31.0", "mlx==0.31.0"]
+        known = upstream_history.read(path)
+        assert (known.releases, list(known.absent)) == (["0.29.0", "0.31.0"], ["0.30.2"])
+
+    def test_what_is_suspected_and_both_ends_are_timed_in_turns_once(self, kept, monkeypatch):
+        asked = []
+
+        def compared(base: str, head: str, names: list[str], seconds: float) -> list:
+            asked.append((base, head, names))
+            return [made_up.compared(base, 0.75) | {"case": name} for name in names]
+
+        monkeypatch.setattr(releases, "compared", compared)
+        monkeypatch.setattr(releases, "CASES", (COMPILED,))
+        console = releases.Console(file=open(os.devnull, "w"))  # noqa: SIM115
+        text = "".join(line for line in kept.open() if "compared" not in line)
+        kept.write_text(text)
+        for _ in range(2):
+            assert releases.compare_all(list(made_up.SECONDS), kept, 60, console) == []
+        assert asked == [("0.29.4", "0.30.1", [COMPILED]), ("0.29.4", "0.32.4", [COMPILED])]
+
+    def test_a_real_release_counted_measured_and_told(self, tmp_path, monkeypatch, capsys):
+        """This one, so that no environment has to be made."""
+        here = sides.pinned(Path())
+        monkeypatch.setattr(upstream, "releases", lambda: [here])
+        monkeypatch.setattr(releases, "CASES", ("compiled/float32/leaf_1024",))
+        monkeypatch.setattr(counting, "select", lambda *_: [cases.case("compiled", "float32/leaf_1024")])
+        monkeypatch.setattr(releases.measuring, "check_machine", lambda name: None)
+        monkeypatch.setattr(releases.Machine, "load", lambda **_: releases.Machine())
+        monkeypatch.setattr(releases.Machine, "save", lambda self, folder: None)
+        code = releases.main(["--results", str(tmp_path), "--machine", "here", "--rounds", "1", "--last", "1"])
+        assert code == 0, capsys.readouterr()
+        known = upstream_history.read(tmp_path / "here" / upstream_history.FILE)
+        (told,) = known.measured[here]["compiled/float32/leaf_1024"]
+        assert told["ceiling"]["bytes_per_second"] > 0
+        assert known.machine[here]["settings"]["mlx"] == here
+        assert Counters(**told["measurement"]["work"]) == known.counters[here]["compiled/float32/leaf_1024"]
+        assert known.long_run[here]["compiled/float32"] < 1e-3
+
+    def test_a_case_that_fails_is_named_and_the_others_go_on(self, tmp_path, monkeypatch):
+        side = sides.resolve(".")
+        entries, wrong = releases.measured(
+            side, ["nothing/float32/leaf_1024", "compiled/float32/leaf_1024"], first=False
+        )
+        assert [entry["what"] for entry in entries] == ["machine", "case"]
+        assert len(wrong) == 1
+        assert "unknown variant" in wrong[0]
+
+
+class TestPage:
+    def test_rows(self, kept):
+        (told,) = page.gather(kept.parents[2])
+        assert [one["release"] for one in told["changes"]] == ["0.30.1", "0.32.4"]
+        assert told["changes"][0]["what"] == "peak up to 4N, was 7N"
+        seconds = {one["release"]: one["value"] for one in told["figures"] if one["figure"] == "milliseconds"}
+        assert seconds == pytest.approx({"0.29.4": 80.5, "0.30.1": 60.5, "0.32.4": 61.0})
+        assert [(one["before"], one["release"], one["slower"]) for one in told["timings"]] == [
+            ("0.29.4", "0.30.1", pytest.approx(-0.25)), ("0.29.4", "0.32.4", pytest.approx(-0.245)),
+        ]  # fmt: skip
+        assert told["described"] == [made_up.MACHINE["description"]]
+        assert page.gather(kept.parents[1]) == [told]  # in the report of MLX's own lane
+
+    def test_a_change_is_explained_where_its_cause_is_known(self):
+        explained = [
+            page.Explanation("0.30.1", "peak up to", "c" * 40, "one"),
+            page.Explanation("0.30.1", "4N", "d" * 40, "two"),
+        ]
+        assert page.because("0.30.1", "peak up to 4N, was 7N", explained) == {"because": "one; two", "commit": "c" * 40}
+        assert page.because("0.31.0", "peak up to 4N, was 7N", explained) == {"because": "", "commit": ""}
+
+    def test_what_is_written_by_hand_is_sound(self):
+        for one in page.explanations():
+            assert upstream.of_tag(f"v{one.release}") == one.release
+            assert len(one.commit) == 40
+            assert set(one.commit) <= set("0123456789abcdef")
+            assert one.words
+            assert one.because
+
+    def test_nothing_measured(self, tmp_path):
+        assert page.gather(tmp_path) == []

@@ -1,0 +1,266 @@
+"""MLX's releases and commits: what is asked of a repository, of the package index and of this machine."""
+
+import hashlib
+import http.server
+import os
+import subprocess
+import sys
+import threading
+import zipfile
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from asv import util
+from asv.config import Config
+from asv.plugins.git import Git
+from upstreams import Upstream
+
+from scripts import asv_git, asv_mlx, command, lanes, sides, upstream
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def clone(tmp_path) -> Upstream:
+    """Releases with and without wheels, and work after them."""
+    made = Upstream(tmp_path / "mlx")
+    for tag in ("v0.25.2", "v0.26.5", "", "v0.31.2"):
+        made.commit(tag or "work", tag)
+    made.commit("release", "v0.32.0", annotated=True)
+    made.commit("release candidate", "v0.33.0rc1")
+    made.commit("not a release", "nightly")
+    return made
+
+
+@pytest.fixture
+def lane(clone, tmp_path, monkeypatch) -> Config:
+    """The lane's configuration, of a project that lies in the current folder."""
+    project = tmp_path / "project"
+    project.mkdir()
+    text = (ROOT / lanes.MLX).read_text().replace("https://github.com/ml-explore/mlx.git", str(clone.path))
+    (project / lanes.MLX).write_text(text)
+    (project / "pyproject.toml").write_text((ROOT / "pyproject.toml").read_text())
+    (project / "benchmarks").mkdir()
+    monkeypatch.chdir(project)
+    return Config.load(str(lanes.MLX))
+
+
+class TestReleases:
+    def test_a_tag_names_one_or_none(self):
+        tags = ("v0.31.2", "v1.0", "v0.33.0rc1", "nightly", "0.31.2", "v0.31.2\n", "v" + "9" * 50)
+        assert [upstream.of_tag(tag) for tag in tags] == ["0.31.2", "1.0", None, None, None, None, None]
+
+    def test_a_commit_is_one_or_none_whatever_kind_of_tag_it_has(self, clone):
+        found = [upstream.of_commit(str(clone.path), commit) for commit in clone.git("rev-list", "HEAD").split()]
+        assert found == [None, None, "0.32.0", "0.31.2", None, "0.26.5", "0.25.2"]
+
+    def test_those_that_the_variants_run_on_the_oldest_first(self, clone, lane):
+        clone.commit("later", "v0.29.10")
+        found = upstream.release_commits(lane)
+        assert list(found.values()) == ["0.26.5", "0.29.10", "0.31.2", "0.32.0"]
+        assert all(clone.git("rev-parse", f"v{release}^{{commit}}") == commit for commit, release in found.items())
+
+    def test_a_clone_without_tags_is_told(self, clone, lane):
+        for tag in clone.git("tag").split():
+            clone.git("tag", "-d", tag)
+        with pytest.raises(command.UserError, match=r"no release's tag in .*; in a clone: git fetch --tags"):
+            upstream.release_commits(lane)
+
+    def test_what_the_index_has_for_every_package_of_one(self, at_root, monkeypatch):
+        has = {"mlx": ["0.32.0", "0.30.2", "0.25.2", "0.26.5"], "mlx-cpu": ["0.26.5", "0.32.0"]}
+        monkeypatch.setattr(upstream, "packages", lambda: tuple(has))
+        monkeypatch.setattr(upstream, "versions", has.__getitem__)
+        assert upstream.releases() == ["0.26.5", "0.32.0"]
+
+    def test_packages_by_platform(self, monkeypatch):
+        monkeypatch.setattr(upstream.platform, "system", lambda: "Darwin")
+        assert upstream.packages() == ("mlx", "mlx-metal")
+        monkeypatch.setattr(upstream.platform, "system", lambda: "Linux")
+        for cuda, backend in ((True, "mlx-cuda-13"), (False, "mlx-cpu")):
+            monkeypatch.setattr(upstream.asv_plugin, "installed", lambda package, cuda=cuda: cuda)
+            assert upstream.packages() == ("mlx", backend)
+
+
+class TestCommits:
+    def test_names(self, clone, lane):
+        tagged = clone.git("rev-parse", "v0.32.0^{commit}")
+        for name in ("v0.32.0", "0.32.0", tagged, tagged[:9]):
+            assert upstream.find(name)[2] == tagged
+        for name in ("v9.9", "--upload-pack=touch x", "HEAD..v0.32.0", ""):
+            with pytest.raises(command.UserError, match=r"no commit .* name a tag as v0.31.2 or a commit"):
+                upstream.find(name)
+
+    def test_order_and_what_lies_between(self, clone, lane):
+        (clone.path / "mlx").mkdir()
+        (clone.path / "mlx" / "array.cpp").write_text("int x;")
+        touched = clone.commit("\x1b[31m<b>touches</b> " + "x" * 200)
+        clone.commit("nothing of a step")
+        assert upstream.between("mlx==0.32.0", "mlx@main") == [f"mlx@{touched}"]
+        assert upstream.is_older("mlx==0.26.5", "mlx==0.32.0")
+        assert not upstream.is_older("mlx==0.32.0", "mlx==0.26.5")
+        assert not upstream.is_older("mlx@main", "mlx@main")
+        told = upstream.described(f"mlx@{touched}")
+        assert told.isprintable()
+        assert told.startswith(f"{touched[:10]} of MLX [31m<b>touches</b> xxx")
+        assert len(told) < 90
+
+    def test_sides_in_a_lane(self):
+        mlx, ours = lanes.lane("mlx"), lanes.lane("adamw")
+        assert sides.in_lane(mlx, "v0.31.2") == "mlx@v0.31.2"
+        assert [sides.in_lane(mlx, name) for name in (".", "mlx==0.31.2", "variant:flat")] == [
+            ".", "mlx==0.31.2", "variant:flat",
+        ]  # fmt: skip
+        assert sides.in_lane(ours, "main") == "main"
+
+    def test_a_released_commit_is_the_release(self, clone, lane, monkeypatch):
+        monkeypatch.setattr(sides, "interpreter", lambda mlx: f"python with {mlx}")
+        side = sides.resolve("mlx@v0.31.2")
+        assert (side.name, side.mlx, side.python) == ("mlx==0.31.2", "0.31.2", "python with 0.31.2")
+
+
+def answering(tmp_path: Path, text: str, code: int) -> str:
+    """An interpreter that prints `text` and ends with `code`."""
+    (tmp_path / "said").write_text(text)
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\ncat "{tmp_path / "said"}"\nexit {code}\n')
+    python.chmod(0o755)
+    return str(python)
+
+
+@pytest.fixture
+def index(tmp_path):
+    """A package index with mlx 0.30.0, and a withdrawn 0.30.2; for pip's environment."""
+    files = tmp_path / "index"
+    links = []
+    for version, attributes in (("0.30.0", ""), ("0.30.2", ' data-yanked="wrong &lt;b&gt;metallib&lt;/b&gt;"')):
+        name = f"mlx-{version}-py3-none-any.whl"
+        folder = files / "simple" / "mlx"
+        folder.mkdir(parents=True, exist_ok=True)
+        with zipfile.ZipFile(folder / name, "w") as wheel:
+            about = f"mlx-{version}.dist-info"
+            wheel.writestr(f"{about}/METADATA", f"Metadata-Version: 2.1\nName: mlx\nVersion: {version}\n")
+            wheel.writestr(f"{about}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+            wheel.writestr(f"{about}/RECORD", "")
+        digest = hashlib.sha256((folder / name).read_bytes()).hexdigest()
+        links.append(f'<a href="{name}#sha256={digest}"{attributes}>{name}</a>')
+    (folder / "index.html").write_text("<!doctype html><html><body>" + "<br>".join(links) + "</body></html>")
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def __init__(self, *arguments):
+            super().__init__(*arguments, directory=str(files))
+
+        def log_message(self, *_):
+            """Say nothing."""
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Quiet)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/simple"
+    server.shutdown()
+    server.server_close()
+
+
+class TestDownload:
+    """By pip itself, from an index of our own."""
+
+    @pytest.fixture(autouse=True)
+    def plain_pip(self, monkeypatch):
+        for name in [name for name in os.environ if name.startswith("PIP_")]:
+            monkeypatch.delenv(name)
+        monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+        monkeypatch.setenv("PIP_NO_CACHE_DIR", "1")
+        monkeypatch.setenv("PIP_DISABLE_PIP_VERSION_CHECK", "1")
+        monkeypatch.setattr(upstream, "packages", lambda: ("mlx",))
+
+    def test_there_withdrawn_and_not_there(self, index, tmp_path, monkeypatch):
+        monkeypatch.setenv("PIP_INDEX_URL", index)
+        upstream.download(sys.executable, "0.30.0", tmp_path)
+        assert (tmp_path / "mlx-0.30.0-py3-none-any.whl").exists()
+        with pytest.raises(upstream.NotThere, match=r"^mlx 0.30.2 was withdrawn .* \(mlx: wrong <b>metallib</b>\)$"):
+            upstream.download(sys.executable, "0.30.2", tmp_path / "withdrawn")
+        assert not (tmp_path / "withdrawn").exists()
+        with pytest.raises(upstream.NotThere, match=r"^mlx 0.31.9: the package index has no mlx==0.31.9 for "):
+            upstream.download(sys.executable, "0.31.9", tmp_path)
+
+    def test_without_a_network(self, tmp_path, monkeypatch):
+        monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:1/simple")
+        monkeypatch.setenv("PIP_RETRIES", "0")
+        with pytest.raises(upstream.NotThere, match=r"^mlx 0.30.0: nothing called mlx .*; check the network"):
+            upstream.download(sys.executable, "0.30.0", tmp_path)
+
+    def test_what_else_goes_wrong_is_its_last_error(self, tmp_path):
+        python = answering(tmp_path, "Collecting mlx\nERROR: No space left on device\n", 1)
+        with pytest.raises(
+            upstream.NotThere, match=r"^mlx 0.30.0 cannot be downloaded: ERROR: No space left on device"
+        ):
+            upstream.download(python, "0.30.0", tmp_path)
+
+
+class TestMirror:
+    def test_it_lies_below_asv_and_is_brought_up_to_date(self, clone, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        address = f"file://{clone.path}"
+        assert Git(address, "mlx")._path == str(tmp_path / ".asv" / "mlx.git")
+        newest = clone.commit("new", "v0.32.1")
+        repo = Git(address, "mlx")
+        repo.pull()
+        assert upstream.of_commit(repo._path, newest) == "0.32.1"
+
+    def test_unreachable_is_one_line_and_what_was_fetched_is_enough(self, clone, tmp_path, monkeypatch, capsys):
+        monkeypatch.chdir(tmp_path)
+        with pytest.raises(util.UserError) as told:
+            Git(f"file://{tmp_path}/nowhere.git", "mlx")
+        assert str(told.value).startswith(f"cannot clone file://{tmp_path}/nowhere.git: fatal: ")
+        assert str(told.value).endswith("or name a clone as `repo` in asv.mlx.conf.json")
+        assert "\n" not in str(told.value)
+        address = f"file://{clone.path}"
+        Git(address, "mlx")
+        clone.path.rename(tmp_path / "gone")
+        repo = Git(address, "mlx")
+        repo.pull()
+        assert upstream.of_commit(repo._path, repo.get_hash_from_name("v0.31.2")) == "0.31.2"
+
+    def test_changes_in_a_clone_are_told_once(self, clone, monkeypatch):
+        said = []
+        monkeypatch.setattr(asv_git, "log", SimpleNamespace(warning=said.append))
+        asv_git.warn_of_changes(str(clone.path))
+        assert not said
+        (clone.path / "file").write_text("one")
+        clone.commit("a file")
+        (clone.path / "file").write_text("two")
+        asv_git.warned.clear()
+        for _ in range(2):
+            asv_git.warn_of_changes(str(clone.path))
+        assert said == [f"{clone.path} has uncommitted changes, which take no part: what is measured is the commit"]
+
+
+class TestTools:
+    def test_on_linux(self, monkeypatch):
+        there = {"g++"}
+        monkeypatch.setattr(asv_mlx.platform, "system", lambda: "Linux")
+        monkeypatch.setattr(asv_mlx.shutil, "which", lambda name: name if name in there else None)
+        assert asv_mlx.missing_tools() == "no make, no cmake; install make, cmake"
+        there |= {"make", "cmake"}
+        assert asv_mlx.missing_tools() == ""
+
+    @pytest.mark.parametrize(("code", "told"), [(0, ""), (72, "no Metal compiler; install Xcode, then: xcodebuild ")])
+    def test_on_a_mac(self, monkeypatch, tmp_path, code, told):
+        xcrun = tmp_path / "xcrun"
+        xcrun.write_text(f"#!/bin/sh\nexit {code}\n")
+        xcrun.chmod(0o755)
+        monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+        monkeypatch.setattr(asv_mlx.platform, "system", lambda: "Darwin")
+        assert asv_mlx.missing_tools()[:49] == told[:49]
+
+    def test_a_mac_without_xcode_has_no_xcrun(self, monkeypatch, tmp_path):
+        monkeypatch.setenv("PATH", str(tmp_path))
+        monkeypatch.setattr(asv_mlx.platform, "system", lambda: "Darwin")
+        assert asv_mlx.missing_tools().startswith("no Metal compiler")
+
+
+def test_what_is_held_still_has_a_digest_of_its_own(tmp_path):
+    for name in asv_mlx.PROJECT:
+        subprocess.run(["cp", "-r", str(ROOT / name), str(tmp_path)], check=True)
+    assert asv_mlx.digest(tmp_path) == asv_mlx.digest(ROOT)
+    (tmp_path / "adamw" / "base.py").open("a").write("# changed\n")
+    assert asv_mlx.digest(tmp_path) != asv_mlx.digest(ROOT)
