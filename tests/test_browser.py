@@ -18,7 +18,7 @@ from playwright import sync_api as playwright
 from synthetic import COPY, KERNELS, SECONDS, History
 
 from scripts import alerts, detect, ledger
-from scripts.report import publisher, site
+from scripts.report import publisher, releases, site
 
 pytestmark = pytest.mark.skipif(not os.access(CHROMIUM, os.X_OK), reason="no chromium here; install it")
 
@@ -260,6 +260,25 @@ def test_trust_shows_the_calibration_the_noise_and_the_environment(watched, addr
     assert any(row[:3] == ["mlx", "0.32.4", "0.31.0"] for row in rows(tab, "environments"))
     tab = watched.open(address, "trust.html#machine=pc")
     assert "not calibrated" in tab.locator("#calibration").inner_text()
+
+
+def test_what_each_release_of_mlx_changed(watched, address):
+    tab = watched.open(address, "releases.html")
+    assert [row[:5] for row in rows(tab, "changes")] == [
+        ["0.30.1", "0.29.4", "better", "compiled", "peak up to 4N, was 7N"],
+        ["0.32.4", "0.30.1", "worse", "eager", "5 more Python calls a step"],
+    ]
+    assert "#2897" in rows(tab, "changes")[0][6]
+    link = tab.locator("#changes td a").first
+    assert link.get_attribute("href").startswith("https://github.com/ml-explore/mlx/commit/3c8ce9b0")
+    assert [row[3:7] for row in rows(tab, "timings")] == [
+        ["faster", "-25.0 %", "-26.0 %", "-24.0 %"],
+        ["faster", "-24.5 %", "-25.5 %", "-23.5 %"],
+    ]
+    assert rows(tab, "absent") == [["0.30.2", "it was withdrawn <b>"]]
+    assert "Apple M1 Max" in tab.locator("#described").inner_text()
+    assert tab.locator("#figures svg").count() == 4
+    assert len(rows(tab, "known")) == len(releases.looked_for())
 
 
 def test_dark_and_light(browser, address):

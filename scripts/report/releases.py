@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from scripts import exact
 from scripts import upstream_history as known_of
 from scripts.ledger import Entry
-from scripts.upstream_history import Known
+from scripts.upstream_history import Known as History
 
 EXPLAINED = Path(__file__).with_name("releases.toml")
 """What in MLX's own history made a change, by hand: see the file."""
@@ -31,6 +31,19 @@ class Explanation(NamedTuple):
     words: str
     commit: str
     because: str
+
+
+class Known(NamedTuple):
+    """What MLX's history has of AdamW besides: the release it came with, MLX's commit, what it did, what was seen."""
+
+    release: str
+    commit: str
+    what: str
+    seen: str
+
+
+def looked_for(path: Path = EXPLAINED) -> list[Known]:
+    return [Known(**one) for one in tomllib.loads(path.read_text())["known"]]
 
 
 def explanations(path: Path = EXPLAINED) -> list[Explanation]:
@@ -62,12 +75,12 @@ def of_machine(machine: str, path: Path) -> dict[str, Any]:
     }
 
 
-def described(known: Known) -> list[str]:
+def described(known: History) -> list[str]:
     """What the releases were measured on; one line as a rule."""
     return list(dict.fromkeys(str(entry.get("description", "")) for entry in known.machine.values()))
 
 
-def changes(known: Known, explained: list[Explanation]) -> list[dict[str, Any]]:
+def changes(known: History, explained: list[Explanation]) -> list[dict[str, Any]]:
     """A row for each exact change, the oldest release first."""
     return [
         {
@@ -90,7 +103,7 @@ def because(release: str, words: str, explained: list[Explanation]) -> dict[str,
     return {"because": "; ".join(one.because for one in found), "commit": found[0].commit if found else ""}
 
 
-def figures(known: Known) -> list[dict[str, Any]]:
+def figures(known: History) -> list[dict[str, Any]]:
     """A row a release, case and figure of FIGURES."""
     return [
         {"release": release, "case": case, "figure": name, "value": value, "processes": len(entries)}
@@ -113,7 +126,7 @@ def told(entries: list[Entry], long_run: dict[str, float]) -> dict[str, float | 
     }
 
 
-def timings(known: Known) -> list[dict[str, Any]]:
+def timings(known: History) -> list[dict[str, Any]]:
     """A row for every comparison in turns."""
     return [
         {

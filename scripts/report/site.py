@@ -189,7 +189,8 @@ def about(config: Config, gathered: Gathered) -> dict[str, Any]:
 
 
 def releases_data(found: list[dict[str, Any]]) -> dict[str, Any]:
-    return {"machines": found, "headings": releases.FIGURES, "commit_url": releases.COMMITS}
+    known = [one._asdict() for one in releases.looked_for()]
+    return {"machines": found, "headings": releases.FIGURES, "commit_url": releases.COMMITS, "known": known}
 
 
 def columns(frame: pd.DataFrame) -> dict[str, Any]:

@@ -213,6 +213,8 @@ const pages = {
     table("changes", "Exact changes", [["release", "release"], ["before", "as against"], ["verdict", ""], ["variant", "variant"],
       ["what", "now, and before"], ["workloads", "workloads"], ["because", "because"], ["commit", "MLX's commit", "commit"],
       ["file", "result file"]], here?.changes ?? []);
+    table("known", "Looked for", [["release", "release"], ["what", "what it did"], ["seen", "what was seen"],
+      ["commit", "MLX's commit", "commit"]], here ? data.known : []);
     table("timings", "Timed in turns", [["release", "release"], ["before", "as against"], ["case", "case"], ["verdict", "verdict"],
       ["slower", "seconds", "percent"], ["low", "from", "percent"], ["high", "to", "percent"], ["pairs", "pairs", "exact"],
       ["why", "why not"], ["file", "result file"]], here?.timings ?? []);
