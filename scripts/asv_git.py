@@ -4,12 +4,15 @@ asv's own place is a folder named after the project in the current one, and what
 """
 
 import subprocess
+import tempfile
 from pathlib import Path
 from typing import Any
 
 from asv import util
 from asv.console import log
 from asv.plugins.git import Git
+
+from scripts import lanes, scratch
 
 MIRRORS = Path(".asv")
 warned: set[str] = set()
@@ -19,14 +22,29 @@ original_pull = Git.pull
 
 
 def init(self: Git, url: str, mirror_path: str) -> None:
-    MIRRORS.mkdir(exist_ok=True)
+    """asv's own `__init__`, but a mirror is there whole or not at all, and is one of `url`."""
     mirror = MIRRORS / f"{Path(mirror_path).name}.git"
-    try:
+    if Git.is_local_repo(url) or mirror.exists():
         original_init(self, url, str(mirror))
-    except util.ProcessError as error:
-        raise util.UserError(
-            f"cannot clone {url}: {reason(error)}; check the network, or name a clone as `repo` in asv.mlx.conf.json"
-        ) from error
+        if self._path == str(mirror.absolute()) and (of := origin(mirror)) != url:
+            raise util.UserError(f"{mirror} is a mirror of {of}, not of {url}; remove it")
+        return
+    MIRRORS.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=scratch.folder()) as folder:
+        try:
+            original_init(self, url, str(Path(folder, "mirror")))
+        except util.ProcessError as error:
+            raise util.UserError(
+                f"cannot clone {url}: {reason(error)}; check the network, or name a clone as `repo` in {lanes.MLX}"
+            ) from error
+        Path(folder, "mirror").rename(mirror)
+    self._path = str(mirror.absolute())
+
+
+def origin(mirror: Path) -> str:
+    """What a mirror was cloned from."""
+    asked = ["git", "-C", str(mirror), "config", "--get", "remote.origin.url"]
+    return subprocess.run(asked, capture_output=True, text=True).stdout.strip()
 
 
 def pull(self: Git) -> None:

@@ -5,20 +5,35 @@ where the tools for that are there, and is skipped where they are not. The wheel
 """
 
 import hashlib
+import os
 import platform
+import re
 import shutil
 import subprocess
 from pathlib import Path
 from typing import Any, NoReturn
 
+import filelock
 from asv import util
+from asv.build_cache import BuildCache
 from asv.console import log
 
-from scripts import asv_git, scratch, upstream
-from scripts.asv_plugin import PREFLIGHT, MlxEnvironment, last_line
+from scripts import asv_git, command, scratch, upstream
+from scripts.asv_plugin import CUDA_PACKAGE, PREFLIGHT, MlxEnvironment, last_line
 
 NOT_MEASURED = "not measured: "
 """With what a line of asv's log begins that says why a commit is passed over."""
+
+RELEASES_ONLY = "ADAMW_BENCH_RELEASES_ONLY"
+"""The environment variable that forbids building from source: asv builds the newest commit if it finds no other way to
+read the suite.
+"""
+
+WHEELS = Path(".asv/mlx-wheels")
+"""The build cache of all environments: built once, whoever wants it."""
+
+CAUSES = re.compile(r"CMake Error|Could NOT find|fatal error|error: ")
+"""What names the cause of a failed build, where pip only says that there was one."""
 
 PROJECT = ("adamw", "pyproject.toml", "README.md")
 """What of the working tree is installed beside MLX."""
@@ -33,6 +48,13 @@ class MlxHistory(MlxEnvironment):
         self.root = Path(conf.benchmark_dir).absolute().parent
         self.digest = digest(self.root)
         super().__init__(conf, python, requirements, tagged_env_vars)
+        self._cache = BuildCache(conf, str(WHEELS.absolute()))
+
+    def install_project(self, conf: Any, repo: Any, commit_hash: str) -> None:
+        """asv's own, alone: its cache removes what another process has not finished."""
+        WHEELS.mkdir(parents=True, exist_ok=True)
+        with filelock.FileLock(WHEELS / "lock"):
+            super().install_project(conf, repo, commit_hash)
 
     def check(self) -> None:
         """Nothing yet: MLX comes with the commit."""
@@ -62,14 +84,19 @@ class MlxHistory(MlxEnvironment):
         except upstream.NotThere as error:
             skip(str(error))
         except util.ProcessError as error:
-            skip(f"{commit_hash[:8]} cannot be built: {last_line(error.stderr or error.stdout)}")
+            skip(f"{commit_hash[:8]} cannot be built: {cause(error.stderr or error.stdout)}")
 
     def _install_project(self, repo: Any, commit_hash: str, build_dir: str) -> None:
         """Install the commit's wheels and the working tree's adamw, and see whether MLX runs."""
         log.info(f"Installing {repo.get_decorated_hash(commit_hash, 8)} into {self.name}")
-        install = ["-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--force-reinstall"]
+        install = ["-m", "pip", "install", "--quiet", "--no-build-isolation", "--force-reinstall"]
         wheels = [str(path) for path in sorted(self.cached.glob("*.whl"))]
-        for asked in ([*install, *wheels, str(copied(self.root))], ["-c", PREFLIGHT]):
+        needy = [path for path in wheels if Path(path).name.startswith(CUDA_PACKAGE.replace("-", "_"))]
+        for asked in (
+            *([[*install, *needy]] if needy else []),  # with NVIDIA's libraries, which are packages of their own
+            [*install, "--no-deps", *wheels, str(copied(self.root))],
+            ["-c", PREFLIGHT],
+        ):
             out, err, code = self.run(
                 asked, cwd=self._path, valid_return_codes=None, return_stderr=True, display_error=False, dots=False
             )
@@ -82,6 +109,11 @@ class MlxHistory(MlxEnvironment):
         return Path(self._global_env_vars["ASV_BUILD_CACHE_DIR"])
 
 
+def cause(text: str) -> str:
+    """Why a build failed, in one line."""
+    return command.one_line(next((line for line in text.splitlines() if CAUSES.search(line)), last_line(text)))
+
+
 def skip(reason: str) -> NoReturn:
     """Have asv pass over a commit, and say why: it keeps to itself what ends an installation."""
     log.error(f"{NOT_MEASURED}{reason}")
@@ -90,8 +122,12 @@ def skip(reason: str) -> NoReturn:
 
 def missing_tools() -> str:
     """What is not there of what building MLX from source takes, and how to get it; empty if all is."""
+    if RELEASES_ONLY in os.environ:
+        return "a night measures releases only"
+    if upstream.packages()[1] == CUDA_PACKAGE:
+        return "what is built from source has no CUDA backend; compare releases"
     if platform.system() == "Darwin":
-        asked = ["xcrun", "--sdk", "macosx", "--find", "metal"]
+        asked = ["xcrun", "--sdk", "macosx", "metal", "--version"]  # --find finds it where it is not installed, too
         if shutil.which("xcrun") and subprocess.run(asked, capture_output=True).returncode == 0:
             return ""
         return "no Metal compiler; install Xcode, then: xcodebuild -downloadComponent MetalToolchain"

@@ -296,6 +296,9 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     console.print(f"{differs.case}: {differs.told}", markup=False, highlight=False)
     names = candidates(good, bad, differs.case.partition("/")[0], options.lane)
+    if not names:
+        console.print("no commit between the two touches what a step runs", markup=False, highlight=False)
+        return 3
     with command.busy(f"which of {many(names)} it is; at most {rows.duration(options.budget)} in all"):
         found = search(names, differs.probe, until)
     for line in described(names, found):

@@ -66,8 +66,8 @@ def change(match: Match, base: Counted | None, head: Counted | None) -> Change |
 
 def differs(figure: Figure, base: Counters, head: Counters) -> bool:
     old, new = getattr(base, figure.name), getattr(head, figure.name)
-    if figure.sized and (base.modelled_bytes is None) != (head.modelled_bytes is None):
-        return False  # one of the two knows sizes that the other has to guess
+    if figure.sized and (base.primitives is None) != (head.primitives is None):
+        return None not in (base.modelled_bytes, head.modelled_bytes) and old != new  # else one MLX guesses sizes
     return None not in (old, new) and old != new
 
 

@@ -20,6 +20,9 @@ from scripts.alerts import Known
 from scripts.report import news
 
 LABEL = "adamw-slower"
+MLX, MLX_REPOSITORY = "mlx", "ml-explore/mlx"
+"""The folder of its own lane's results, and where its commits are."""
+
 BOT = "github-actions[bot]"
 """Who writes with the token of a workflow."""
 
@@ -85,12 +88,14 @@ class Seen(NamedTuple):
     names   of every alert there ever was
     unread  files of alerts that cannot be read, or not whole, and why
     units   of the metrics
+    of_mlx  the alerts of MLX's own lane: their commits are MLX's
     """
 
     slower: list[Known]
     names: frozenset[str]
     unread: list[str]
     units: dict[str, str]
+    of_mlx: frozenset[str] = frozenset()
 
 
 class Issue(NamedTuple):
@@ -128,14 +133,17 @@ def main(arguments: list[str] | None = None) -> int:
 
 def look(results: Path) -> Seen:
     """What the alert files below `results` say. Raises UserError if there are none, or none can be read."""
-    machines = sorted(path.parent.name for path in results.glob(f"*/{history.MACHINE}"))
+    machines = [path.parent for lane in (results, results / MLX) for path in sorted(lane.glob(f"*/{history.MACHINE}"))]
     if not machines:
         raise command.UserError(f"no results below {results}; name another --results")
     known: list[Known] = []
+    of_mlx: set[str] = set()
     unread = []
-    for machine in machines:
-        found, problems = alerts.read(results, machine)
+    for folder in machines:
+        found, problems = alerts.read(folder.parent, folder.name)
         known += found
+        if folder.parent != results:
+            of_mlx |= {one.name for one in found}
         if problems:
             unread.append(problems[0] + f" (and {len(problems) - 1} more lines)" * (len(problems) > 1))
     if unread and not known:
@@ -144,7 +152,7 @@ def look(results: Path) -> Seen:
     slower.sort(key=lambda one: (-(change(one) or 0.0), one.name))
     benchmarks, _ = history.known_benchmarks(results / history.BENCHMARKS)  # without it figures have no units
     units = {name: str(one.get("unit", "")) for name, one in benchmarks.items()}
-    return Seen(slower, frozenset(one.name for one in known), unread, units)
+    return Seen(slower, frozenset(one.name for one in known), unread, units, frozenset(of_mlx))
 
 
 def rehearsed(seen: Seen, repository: str, link: str | None) -> str:
@@ -230,7 +238,8 @@ def title(slower: Sequence[Known]) -> str:
 
 def body(seen: Seen, names: Sequence[str], repository: str, link: str | None) -> str:
     """The text of the issue, with as many alerts as there is room for."""
-    rows = [row(one, seen.units, repository) for one in seen.slower[:MOST]]
+    places = {name: MLX_REPOSITORY for name in seen.of_mlx}
+    rows = [row(one, seen.units, places.get(one.name, repository)) for one in seen.slower[:MOST]]
     while len(text := laid_out(rows, seen, names, link)) > LARGEST:
         rows.pop()
     return text
@@ -262,6 +271,7 @@ def row(one: Known, units: dict[str, str], repository: str) -> str:
     far = change(one)
     size = "" if far is None else f"{100 * far:+.1f} %"
     commits = "..".join(commit(side, repository) for side in (one.good, one.bad))
+    commits += " of MLX" * (repository == MLX_REPOSITORY)
     member = [code(one.machine), code(case), code(metric), *levels, size]
     return line([f"`{one.name}`", *member, commits, code(one.reason), culprit(one, repository)])
 

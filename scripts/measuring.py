@@ -19,7 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 
 import adamw
 from benchmarks.harness import cases
-from scripts import command, ledger
+from scripts import asv_mlx, command, ledger
 
 ASV = [sys.executable, "-m", "asv"]
 POLL = 0.5  # seconds
@@ -78,6 +78,7 @@ def running(asv: list[str], run_ledger: Path, profile: str, log: Path, marks: st
         ledger.MARKS: marks,
         "ADAMW_PROFILE": profile,
         command.PARENT: str(os.getpid()),
+        asv_mlx.RELEASES_ONLY: "1",
     }
     with log.open("w") as file:
         process = subprocess.Popen(asv, stdout=file, stderr=subprocess.STDOUT, env=environment, start_new_session=True)

@@ -86,7 +86,7 @@ def main(arguments: list[str] | None = None) -> int:
         problems += measure_all(wanted, path, options.rounds, console)
         if options.confirm:
             problems += compare_all(wanted, path, options.confirm, console)
-    told(history.read(path), wanted, console)
+    told(history.read(path, history.taken()), wanted, console)
     for line in problems:
         console.print(line, markup=False, highlight=False)
     return int(bool(problems))
@@ -111,8 +111,8 @@ def count_all(wanted: Sequence[str], path: Path, console: Console) -> list[str]:
 
     One environment is made while the release before is counted.
     """
-    known = history.read(path)
-    missing = [release for release in wanted if release not in known.counters]
+    known = history.read(path, history.taken())
+    missing = [release for release in wanted if release not in known.counters or known.failed.get(release)]
     making = Lock()
     problems: list[str] = []
 
@@ -125,6 +125,8 @@ def count_all(wanted: Sequence[str], path: Path, console: Console) -> list[str]:
             problems.append(f"mlx {release}: {error}")
             history.add(path, release, [{"what": "absent", "why": command.one_line(str(error))}])
             return
+        failed = [entry for entry in entries if entry["what"] == "failure"]
+        problems.extend(f"mlx {release}: {entry['case']}: {entry['message']}" for entry in failed)
         history.add(path, release, entries)
 
     with progress(console) as shown, ThreadPoolExecutor(2) as pool:
@@ -153,7 +155,7 @@ def measure_all(wanted: Sequence[str], path: Path, rounds: int, console: Console
     Round by round in random order, so that a machine that drifts does not make one release look slower.
     """
     problems: list[str] = []
-    known = history.read(path)
+    known = history.read(path, history.taken())
     todo = [
         (number, release)
         for number in range(rounds)
@@ -165,7 +167,10 @@ def measure_all(wanted: Sequence[str], path: Path, rounds: int, console: Console
         for number, release in todo:
             shown.update(task, description=f"measuring mlx {release}")
             missing = [name for name in CASES if len(history.medians(known, release, name)) <= number]
-            entries, wrong = measured(sides.resolve(f"{sides.RELEASE}{release}"), missing, first=number == 0)
+            try:
+                entries, wrong = measured(sides.resolve(f"{sides.RELEASE}{release}"), missing, first=number == 0)
+            except command.UserError as error:
+                entries, wrong = [], [str(error)]
             history.add(path, release, entries)
             problems += [f"mlx {release}: {line}" for line in wrong]
             shown.advance(task)
@@ -198,20 +203,24 @@ def measured(side: Side, names: Iterable[str], first: bool) -> tuple[list[Entry]
 
 def compare_all(wanted: Sequence[str], path: Path, seconds: float, console: Console) -> list[str]:
     """Time what is suspected, and the oldest release beside the newest, in turns; what went wrong, in lines."""
-    known = history.read(path)
-    problems = []
+    known = history.read(path, history.taken())
+    problems: list[str] = []
     questions: dict[tuple[str, str], list[str]] = {}
     for name in CASES:
         timed = [release for release in wanted if history.medians(known, release, name)]
         ends = [(timed[0], timed[-1])] if len(timed) > 1 else []
         for pair in [*history.suspects(known, name, LEAST), *ends]:
-            if set(pair) <= set(wanted) and (*pair, name) not in known.compared:
+            if set(pair) <= set(wanted) and history.undecided(known, *pair, name):
                 questions.setdefault(pair, []).append(name)
     with progress(console) as shown:
         task = shown.add_task("comparing", total=len(questions))
         for (base, head), names in questions.items():
             shown.update(task, description=f"comparing mlx {base} and {head}: {len(names)} cases")
-            entries = compared(base, head, names, seconds)
+            try:
+                entries = compared(base, head, names, seconds)
+            except command.UserError as error:
+                problems.append(f"mlx {base} and {head}: {error}")
+                continue
             history.add(path, head, entries)
             problems += [
                 f"mlx {base} and {head}: {one['case']}: {one['why']}" for one in entries if one["ratio"] is None

@@ -36,11 +36,8 @@ VARIANT = "variant:"
 PYTHON = "python:"
 
 
-SLOTS = 2
-"""Environments for commits of MLX that are built: what a comparison holds against, and what it tries."""
-
-_built: list[str] = []
-"""The commits that this process has in them."""
+BUILT, MOST_BUILT = Path(".asv/env/mlx"), 8
+"""Where the environments of commits of MLX are that were built, and how many are kept, each half a gigabyte."""
 
 
 class Side(NamedTuple):
@@ -114,11 +111,7 @@ def of_upstream(name: str, revision: str) -> Side:
     release_there = upstream.of_commit(repo._path, commit)
     if release_there and upstream.supported().contains(release_there):
         return working_tree(f"{RELEASE}{release_there}", release_there)
-    if commit not in _built and len(_built) == SLOTS:
-        _built.pop()
-    if commit not in _built:
-        _built.append(commit)
-    config.env_dir = str(Path(config.env_dir) / f"built-{_built.index(commit)}")
+    config.env_dir = str(room_for(commit))
     (made,) = environment.get_environments(config, [])
     print(f"installing commit {commit[:8]} of MLX: minutes, if it is not in the cache", file=sys.stderr)
     try:
@@ -133,6 +126,16 @@ def of_upstream(name: str, revision: str) -> Side:
     asked = [python, "-c", "import importlib.metadata; print(importlib.metadata.version('mlx'))"]
     version = subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
     return Side(f"{UPSTREAM}{commit}", None, Path.cwd(), version, python)
+
+
+def room_for(commit: str) -> Path:
+    """The folder for a built commit's environment; those that were used longest ago make room."""
+    folder = BUILT / commit[:12]
+    folder.mkdir(parents=True, exist_ok=True)
+    folder.touch()
+    for old in sorted(BUILT.iterdir(), key=lambda one: one.stat().st_mtime)[:-MOST_BUILT]:
+        shutil.rmtree(old, ignore_errors=True)
+    return folder
 
 
 def variant(name: str) -> str:
@@ -187,6 +190,10 @@ def interpreter(mlx: str) -> str:
     try:
         made = asv_environment(mlx)
         if not Path(made._path).is_dir():
+            if mlx not in upstream.versions("mlx"):
+                raise command.UserError(
+                    f"mlx {mlx}: the package index has no such release for this machine, or has withdrawn it"
+                )
             print(f"making asv's environment with mlx {mlx} (about 20 s)", file=sys.stderr)
         with quiet():
             made.create()

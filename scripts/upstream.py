@@ -22,11 +22,14 @@ TAG = re.compile(r"v(\d{1,4}(?:\.\d{1,4}){1,3})")
 
 METAL_PACKAGE = "mlx-metal"
 
-SOURCES = ("mlx", "python/mlx", "python/src")
+SOURCES = ("CMakeLists.txt", "cmake", "mlx", "python/mlx", "python/src", "setup.py")
 """What of MLX's repository a step runs."""
 
 REFS = "%(refname:strip=2) %(objectname) %(*objectname)"
 """A tag, what it names, and of an annotated one the commit."""
+
+fetched: set[str] = set()
+"""The repositories that this process has brought up to date."""
 
 YANKED = re.compile(r"yanked version: '([^']+)' candidate.*\n(?:Reason for being yanked: (.*))?")
 """What pip says of a release that was withdrawn; it installs one that is asked for by its number all the same."""
@@ -97,6 +100,9 @@ def find(revision: str) -> tuple[Config, Any, str]:
     """
     config = configuration()
     repo = repository(config)
+    if repo._path not in fetched:  # else `main` would be as old as the mirror
+        repo.pull()
+        fetched.add(repo._path)
     for name in (revision, f"v{revision}"):
         asked = ["git", "-C", repo._path, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}"]
         done = subprocess.run(asked, capture_output=True, text=True)

@@ -1,6 +1,7 @@
 """What was measured of MLX's releases on a machine: results/mlx/MACHINE/releases.jsonl, only ever added to.
 
-Its lines are those of a run's ledger, each with its release. Besides these, by `what`:
+Its lines are those of a run's ledger, each with its release and with what it was `taken` by: a change of the suite, of
+adamw or of Python must not look like one of MLX. Besides these, by `what`:
 
     counted   the counters of a case, nothing timed
     compared  two releases timed in turns, and the verdict
@@ -9,17 +10,20 @@ Its lines are those of a run's ledger, each with its release. Besides these, by 
 
 import itertools
 import json
+import math
+import platform
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from packaging.version import Version
 
-from benchmarks.harness import cases
+from benchmarks.harness import cases, resume
 from benchmarks.harness.counters import Counters
 from benchmarks.harness.files import append_line
-from scripts import command, exact, ledger, verdict
+from benchmarks.harness.measurement import Measurement
+from scripts import command, exact, ledger, upstream, verdict
 from scripts.exact import Change
 from scripts.history import MALFORMED
 from scripts.ledger import Entry
@@ -37,6 +41,7 @@ class Known(NamedTuple):
     machine   what it was measured on, by release
     compared  the newest entry for every pair of releases and case
     absent    why a release could not be measured
+    failed    cases that could not be counted, by release
     """
 
     releases: list[str]
@@ -46,49 +51,74 @@ class Known(NamedTuple):
     machine: dict[str, Entry]
     compared: dict[tuple[str, str, str], Entry]
     absent: dict[str, str]
+    failed: dict[str, set[str]]
+
+
+def taken() -> str:
+    """What decides figures beside MLX and the machine: this suite and adamw, MLX's backend, Python."""
+    return f"suite {resume.suite()}, {upstream.packages()[1]}, Python {platform.python_version()}"
 
 
 def add(path: Path, release: str, entries: Sequence[Entry]) -> None:
-    """Add what was measured of a release."""
+    """Add what was measured of a release, in one piece."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    if entries:  # in one piece: a release that was counted in part would not be counted again
-        append_line(path, "\n".join(json.dumps({"release": release} | command.finite(entry)) for entry in entries))
+    about = {"release": release, "taken": taken()}
+    if entries:
+        append_line(path, "\n".join(json.dumps(about | command.finite(entry)) for entry in entries))
 
 
-def read(path: Path) -> Known:
-    """What `path` has; a line that is none of ours is passed over."""
-    known = Known([], {}, {}, {}, {}, {}, {})
-    for entry in ledger.read(path):
+def read(path: Path, by: str | None = None) -> Known:
+    """What was taken `by` one suite, adamw, backend and Python, the newest in `path` if None.
+
+    A line that is none of ours is passed over.
+    """
+    known = Known([], {}, {}, {}, {}, {}, {}, {})
+    entries = ledger.read(path)
+    wanted = by or next((entry["taken"] for entry in reversed(entries) if "taken" in entry), None)
+    for entry in entries:
         try:
-            release = str(Version(str(entry["release"])))
-            take(known, release, entry)
+            if entry["taken"] == wanted:
+                take(known, str(Version(str(entry["release"]))), entry)
         except MALFORMED:
             continue
     known.releases.extend(sorted({*known.counters, *known.measured}, key=Version))
+    for release in known.releases:
+        known.absent.pop(release, None)  # it could be had after all
     return known
 
 
 def take(known: Known, release: str, entry: Entry) -> None:
-    """Put an entry where it belongs. Raises one of MALFORMED."""
+    """Put an entry where it belongs. Raises one of MALFORMED, and then has put it nowhere."""
     match entry["what"]:
         case "case":
-            known.measured.setdefault(release, {}).setdefault(str(entry["case"]), []).append(entry)
-            count(known, release, str(entry["case"]), entry["measurement"]["work"])
+            name, measured = str(entry["case"]), Measurement.from_dict(entry["measurement"])
+            figures = [measured.error, measured.memory.peak, entry["resident_bytes"], *measured.step.seconds]
+            if not all(map(math.isfinite, figures)) or not measured.step.seconds:
+                raise ValueError(f"{name}: a figure is none")
+            count(known, release, name, measured.work)
+            known.measured.setdefault(release, {}).setdefault(name, []).append(entry)
         case "counted":
-            count(known, release, str(entry["case"]), entry["work"])
+            count(known, release, str(entry["case"]), Counters(**entry["work"]))
         case "accuracy":
             known.long_run.setdefault(release, {})[str(entry["case"])] = float(entry["accuracy"]["after_2000"])
         case "machine":
             known.machine[release] = entry
         case "compared":
+            figures = [] if entry["ratio"] is None else [entry[name] for name in ("ratio", "low", "high", "pairs")]
+            texts = [entry["verdict"], entry["why"]]
+            if not all(map(math.isfinite, figures)) or not all(isinstance(text, str) for text in texts):
+                raise ValueError("a figure is none")
             known.compared[str(entry["base"]), release, str(entry["case"])] = entry
+        case "failure":
+            known.failed.setdefault(release, set()).add(str(entry["case"]))
         case "absent":
             known.absent[release] = str(entry["why"])
 
 
-def count(known: Known, release: str, name: str, work: dict[str, Any]) -> None:
+def count(known: Known, release: str, name: str, work: Counters) -> None:
     cases.case(*name.split("/", 1))  # of the cases that there are
-    known.counters.setdefault(release, {})[name] = Counters(**work)
+    known.counters.setdefault(release, {})[name] = work
+    known.failed.get(release, set()).discard(name)
 
 
 class Step(NamedTuple):
@@ -135,6 +165,12 @@ def suspects(known: Known, case: str, least: float) -> list[tuple[str, str]]:
         if apart > 1 + least:
             found.append((before, release))
     return found
+
+
+def undecided(known: Known, base: str, release: str, case: str) -> bool:
+    """Whether two releases were not timed in turns yet, or without an answer."""
+    entry = known.compared.get((base, release, case))
+    return not entry or entry["verdict"] not in (verdict.SLOWER, verdict.FASTER, verdict.SAME)
 
 
 def confirmed(known: Known) -> list[Entry]:

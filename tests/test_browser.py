@@ -83,7 +83,7 @@ def test_every_page_loads_without_an_error_or_a_request_to_others(watched, html,
     assert tab.locator("h1").inner_text() == site.PAGES[page]
     assert tab.locator("[role=alert]").count() == 0
     assert tab.locator("figure svg").count() == {
-        "index": 2, "roofline": 2, "time": 1, "history": 1, "memory": 2, "trust": 3, "data": 0
+        "index": 2, "roofline": 2, "time": 1, "history": 1, "memory": 2, "releases": 4, "trust": 3, "data": 0
     }[page]  # fmt: skip
     assert tab.locator("nav a[aria-current=page]").inner_text() == site.PAGES[page]
     watched.fine(base)

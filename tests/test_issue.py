@@ -424,6 +424,24 @@ def test_only_a_hash_becomes_a_link(hub):
     assert issue.commit("../../evil)", REPOSITORY) == "`../../ev`"
 
 
+def test_an_alert_of_mlxs_own_lane_is_told_with_mlxs_commits(hub):
+    (hub.results / "mlx").mkdir()
+    hub.machine("mlx/mac")
+    hub.alert(FIRST)
+    hub.alert(SECOND, machine="mlx/mac", series=[["", SECONDS, CASE, 0.01, 0.02]])
+    assert hub.run() == 0
+    body = hub.issues[0]["body"]
+    assert [row[0] for row in cells(body)] == [SECOND, FIRST]
+    links = [
+        part.attrs["href"] for token in rendered(body) for part in token.children or [] if part.type == "link_open"
+    ]
+    places = ["ml-explore/mlx", "ml-explore/mlx", REPOSITORY, REPOSITORY]
+    assert links == [
+        f"https://github.com/{place}/commit/{hash}" for place, hash in zip(places, [GOOD, BAD] * 2, strict=True)
+    ]
+    assert [row[7].endswith(" of MLX") for row in cells(body)] == [True, False]
+
+
 def test_the_largest_forty_are_shown_and_the_rest_is_counted(hub):
     for number in range(45):
         hub.alert(f"{number:08x}", series=[["", SECONDS, CASE, 1.0, 1.1 + number]])

@@ -12,7 +12,7 @@ from asv.repo import get_repo
 from nights import CASES, SETTINGS, Night, link, replace
 from upstreams import Upstream
 
-from scripts import ledger, upstream
+from scripts import asv_mlx, asv_plugin, ledger, upstream
 from scripts.nightly import night, record
 
 pytestmark = pytest.mark.slow
@@ -83,6 +83,7 @@ def test_a_commit_between_releases_is_built_once_and_skipped_without_tools(lane,
     commits = [lane.upstream.commit_source(builds, number) for number in (1, 2)]
     tagged = lane.upstream.commit("release", f"v{NEVER}")
     monkeypatch.chdir(lane.path)
+    monkeypatch.setattr(asv_plugin, "start_scratch", lambda: None)  # it is for a process of asv's own
     config = Config.load("asv.mlx.conf.json")
     repo = get_repo(config)
     (made,) = environment.get_environments(config, [])
@@ -100,7 +101,7 @@ def test_a_commit_between_releases_is_built_once_and_skipped_without_tools(lane,
     (changed,) = environment.get_environments(config, [])
     assert made.installed_commit_hash == commits[0]
     assert changed.installed_commit_hash is None  # with the adamw of now it is another installation
-    shutil.rmtree(Path(made._path) / "asv-build-cache")
+    shutil.rmtree(asv_mlx.WHEELS)
     monkeypatch.setattr(shutil, "which", lambda name, *_: None)
     for commit, words in (
         (commits[1], f"{commits[1][:8]} is no release of MLX and cannot be built here: no g++, no make, no cmake;"),

@@ -364,9 +364,12 @@ class TestNight:
             ({"failed": ["asv did not run"]}, night.NOTHING),
             ({"refused": ["on battery"]}, night.UNFIT),
             ({"newest": "0123abcd: does not install"}, night.NOTHING),
+            ({"newest": "0123abcd: does not install", "quiet": ["mlx"]}, night.PARTLY),
+            ({"tried": [TRIED._replace(outcome=record.NOT_INSTALLED)], "quiet": ["adamw"]}, night.PARTLY),
+            ({"failed": ["mlx: cannot clone"], "quiet": ["adamw"]}, night.PARTLY),
             ({"tried": [TRIED], "error": "OSError: disk"}, night.ERROR),
             ({"interrupted": 129}, 129),
-            ({"not_pushed": "no network"}, night.NOT_PUSHED),
+            ({"unpushed": {"a": "no network"}}, night.NOT_PUSHED),
             ({"tried": [TRIED], "interrupted": 143}, 143),
         ],
     )
@@ -385,7 +388,8 @@ class TestNight:
     def test_a_summary_tells_all(self):
         made = Night(
             "mac", checks=["power: on mains"], tried=[TRIED._replace(missing={"x": "x: wrong"}, marks="hot")], left=3,
-            failed=["report: no"], alerts=[KNOWN], exact=["worse eager"], history=["1 confirmed"], not_pushed="gone",
+            failed=["report: no"], alerts=[KNOWN], exact=["worse eager"], history=["1 confirmed"],
+            unpushed={"a": "gone"},
         )  # fmt: skip
         text = night.summary(made)
         expected = [
@@ -407,7 +411,7 @@ class TestNight:
         hostile = "<script>alert(1)</script> | `x` [a](javascript:x) @all\n# heading " + "y" * 10_000
         made = Night(
             hostile, refused=[hostile], tried=[TRIED._replace(reason=hostile, missing={"x": hostile})],
-            failed=[hostile], alerts=[KNOWN._replace(reason=hostile)], not_pushed=hostile,
+            failed=[hostile], alerts=[KNOWN._replace(reason=hostile)], unpushed={"a": hostile},
         )  # fmt: skip
         text = night.summary(made)
         assert "<script" not in text

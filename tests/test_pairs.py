@@ -1,6 +1,7 @@
 """A pair of processes: what its turns say, and how long they should take."""
 
 import math
+import sys
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from paired import rounds
 from benchmarks.harness.sampling import Turn
 from scripts import pairs
 from scripts.pairs import Pair, Session
+from scripts.sides import Side
 
 
 class TestPair:
@@ -82,3 +84,12 @@ class TestBalance:
         assert (found.starting, found.running) == (0.5, 2.0)
         three = [[*turns, turns[0]] for turns in both]
         assert pairs.pair(Session(three, 0.5, 3.0, True)).running == 2.0
+
+
+def test_two_mlx_and_two_commits_find_no_kernels_of_each_other(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    side = Side(".", None, tmp_path, "0.31.2", sys.executable)
+    others = [side._replace(mlx="0.32.4"), side._replace(commit="c" * 40), side._replace(python="/other/python")]
+    folders = [pairs.Contestant.of(one, "case", 1).kernels for one in (side, *others)]
+    assert len(set(folders)) == len(folders)
+    assert pairs.Contestant.of(side, "another", 1).kernels == folders[0]

@@ -65,13 +65,36 @@ class TestKept:
             {"what": "counted", "release": "0.30.1", "case": EAGER, "work": {"unknown": 1}},
             {"what": "case", "release": "0.30.1", "case": COMPILED},
             {"what": "compared", "release": "0.30.1"},
+            made_up.compared("0.29.4", 0.5, release="0.30.1", low=None),
+            made_up.entry(COMPILED, float("nan")) | {"release": "0.30.1"},
             {"what": "counted"},
         ]
         with kept.open("a") as file:
-            file.write("".join(json.dumps(line) + "\n" for line in lines) + '[]\n{"what": "counted", "relea')
+            by = {"taken": upstream_history.taken()}
+            file.write("".join(json.dumps(by | line) + "\n" for line in lines) + '[]\n{"what": "counted", "relea')
         assert upstream_history.read(kept) == whole
         upstream_history.add(kept, "0.33.0", [{"what": "counted", "case": EAGER, "work": made_up.work()}])
         assert upstream_history.read(kept).releases[-1] == "0.33.0"  # after a line that a kill cut short
+
+    def test_what_could_be_had_after_all_is_not_absent(self, kept):
+        upstream_history.add(kept, "0.30.2", [{"what": "counted", "case": EAGER, "work": made_up.work()}])
+        assert upstream_history.read(kept).absent == {}
+
+    def test_another_suite_adamw_or_python_is_another_history(self, kept, monkeypatch):
+        ours = upstream_history.taken()
+        monkeypatch.setattr(upstream_history.platform, "python_version", lambda: "3.99.0")
+        assert upstream_history.read(kept, upstream_history.taken()).releases == []
+        upstream_history.add(kept, "0.33.0", [{"what": "counted", "case": EAGER, "work": made_up.work(calls=1)}])
+        assert upstream_history.read(kept).releases == ["0.33.0"]  # the newest
+        assert upstream_history.steps(upstream_history.read(kept)) == []
+        assert upstream_history.read(kept, ours).releases == list(made_up.SECONDS)
+
+    def test_a_case_that_could_not_be_counted_is_missing_until_it_can(self, kept):
+        upstream_history.add(kept, "0.32.4", [{"what": "failure", "case": "flat/float32/two_leaves", "message": "no"}])
+        assert upstream_history.read(kept).failed["0.32.4"] == {"flat/float32/two_leaves"}
+        counted = {"what": "counted", "case": "flat/float32/two_leaves", "work": made_up.work()}
+        upstream_history.add(kept, "0.32.4", [counted])
+        assert not upstream_history.read(kept).failed["0.32.4"]
 
     def test_releases_are_in_their_own_order(self, kept):
         upstream_history.add(kept, "0.100.0", [{"what": "counted", "case": EAGER, "work": made_up.work()}])
@@ -82,15 +105,16 @@ def test_kernels_are_not_compared_where_only_one_mlx_tells_the_sizes():
     """An array of unknown size is taken for a leaf's: an older MLX seems to have other kernels."""
     case = cases.case("compiled", "float32/two_leaves")
     guessed = Counters(4, 4, 1, None, temporaries=0, calls=10)
-    known = Counters(5, 5, 0, 100, temporaries=2, calls=11)
+    known = Counters(5, 5, 0, 100, primitives=20, temporaries=2, calls=11)
 
     def told(base: Counters, head: Counters) -> str:
         change = exact.change(Match(str(case), case, case), base, head)
         return change.told if change else ""
 
     assert told(guessed, known) == told(known, guessed).replace("fewer", "more") == "1 more Python call"
-    assert "2.5 kernels a leaf, was 2" in told(guessed, known._replace(modelled_bytes=None))
+    assert "2.5 kernels a leaf, was 2" in told(guessed, known._replace(primitives=None))
     assert "2.5 kernels a leaf, was 2" in told(guessed._replace(modelled_bytes=100), known)
+    assert "2.5 kernels a leaf, was 2" in told(guessed._replace(primitives=20), known)
 
 
 def test_a_row_of_words_has_the_verdict_of_its_words():
@@ -118,7 +142,7 @@ class TestCommand:
         assert releases.chosen(there, None, ["0.31", "0.29.0"]) == ["0.29.0", "0.31.0"]
         for arguments, told in (
             ((there, 0, None), "--last 0: name a number above zero"),
-            ((there, None, ["0.30.2"]), r"mlx 0\.30\.2: the package index has no such release .* it has 0\.29\.0, "),
+            ((there, None, ["0.30.2"]), r"mlx 0\.30\.2: the package index has no such release .* it has: 0\.29\.0, "),
             ((there, None, ["0.20.0"]), "too old"),
             ((there, None, ["latest"]), "is no version"),
             (([], None, None), "the package index has no release of MLX for this machine"),
@@ -162,11 +186,14 @@ class TestCommand:
         monkeypatch.setattr(releases, "compared", compared)
         monkeypatch.setattr(releases, "CASES", (COMPILED,))
         console = releases.Console(file=open(os.devnull, "w"))  # noqa: SIM115
-        text = "".join(line for line in kept.open() if "compared" not in line)
+        text = "".join(line for line in kept.open() if '"compared"' not in line)
         kept.write_text(text)
         for _ in range(2):
             assert releases.compare_all(list(made_up.SECONDS), kept, 60, console) == []
         assert asked == [("0.29.4", "0.30.1", [COMPILED]), ("0.29.4", "0.32.4", [COMPILED])]
+        upstream_history.add(kept, "0.30.1", [made_up.compared("0.29.4", 0.75, verdict="undecided")])
+        assert releases.compare_all(list(made_up.SECONDS), kept, 60, console) == []
+        assert asked[2:] == [("0.29.4", "0.30.1", [COMPILED])]  # without an answer it is asked again
 
     def test_a_real_release_counted_measured_and_told(self, tmp_path, monkeypatch, capsys):
         """This one, so that no environment has to be made."""

@@ -42,6 +42,7 @@ def lane(clone, tmp_path, monkeypatch) -> Config:
     (project / lanes.MLX).write_text(text)
     (project / "pyproject.toml").write_text((ROOT / "pyproject.toml").read_text())
     (project / "benchmarks").mkdir()
+    (project / "asv.conf.json").write_text("{}")
     monkeypatch.chdir(project)
     return Config.load(str(lanes.MLX))
 
@@ -178,7 +179,6 @@ class TestDownload:
         assert (tmp_path / "mlx-0.30.0-py3-none-any.whl").exists()
         with pytest.raises(upstream.NotThere, match=r"^mlx 0.30.2 was withdrawn .* \(mlx: wrong <b>metallib</b>\)$"):
             upstream.download(sys.executable, "0.30.2", tmp_path / "withdrawn")
-        assert not (tmp_path / "withdrawn").exists()
         with pytest.raises(upstream.NotThere, match=r"^mlx 0.31.9: the package index has no mlx==0.31.9 for "):
             upstream.download(sys.executable, "0.31.9", tmp_path)
 
@@ -205,6 +205,36 @@ class TestMirror:
         repo = Git(address, "mlx")
         repo.pull()
         assert upstream.of_commit(repo._path, newest) == "0.32.1"
+
+    def test_another_repository_is_another_mirror(self, clone, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        Git(f"file://{clone.path}", "mlx")
+        with pytest.raises(
+            util.UserError, match=r"^\.asv/mlx\.git is a mirror of file://.*/mlx, not of file:///fork; remove"
+        ):
+            Git("file:///fork", "mlx")
+
+    def test_a_mirror_is_there_whole_or_not_at_all(self, clone, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+
+        def half(self, url, path):
+            Path(path, "objects").mkdir(parents=True)
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patched:
+            patched.setattr(asv_git, "original_init", half)
+            with pytest.raises(KeyboardInterrupt):
+                Git(f"file://{clone.path}", "mlx")
+        assert not (tmp_path / ".asv" / "mlx.git").exists()
+        assert Git(f"file://{clone.path}", "mlx").get_hash_from_name("v0.31.2")
+
+    def test_what_is_new_is_fetched_when_a_name_is_looked_up(self, clone, lane, tmp_path, monkeypatch):
+        text = lanes.MLX.read_text().replace(str(clone.path), f"file://{clone.path}")
+        lanes.MLX.write_text(text)
+        assert upstream.find("v0.32.0")
+        newest = clone.commit("new", "v0.32.1")
+        upstream.fetched.clear()
+        assert upstream.find("v0.32.1")[2] == newest
 
     def test_unreachable_is_one_line_and_what_was_fetched_is_enough(self, clone, tmp_path, monkeypatch, capsys):
         monkeypatch.chdir(tmp_path)
@@ -242,6 +272,10 @@ class TestTools:
         assert asv_mlx.missing_tools() == "no make, no cmake; install make, cmake"
         there |= {"make", "cmake"}
         assert asv_mlx.missing_tools() == ""
+        monkeypatch.setattr(upstream, "packages", lambda: ("mlx", "mlx-cuda-13"))
+        assert asv_mlx.missing_tools() == "what is built from source has no CUDA backend; compare releases"
+        monkeypatch.setenv(asv_mlx.RELEASES_ONLY, "1")
+        assert asv_mlx.missing_tools() == "a night measures releases only"
 
     @pytest.mark.parametrize(("code", "told"), [(0, ""), (72, "no Metal compiler; install Xcode, then: xcodebuild ")])
     def test_on_a_mac(self, monkeypatch, tmp_path, code, told):
@@ -256,6 +290,26 @@ class TestTools:
         monkeypatch.setenv("PATH", str(tmp_path))
         monkeypatch.setattr(asv_mlx.platform, "system", lambda: "Darwin")
         assert asv_mlx.missing_tools().startswith("no Metal compiler")
+
+
+def test_why_a_build_failed():
+    text = (
+        "Collecting\nCMake Error at CMakeLists.txt:3:\n  Could NOT find LAPACK\nERROR: Failed building wheel for mlx\n"
+    )
+    assert asv_mlx.cause(text) == "CMake Error at CMakeLists.txt:3:"
+    assert asv_mlx.cause("ERROR: Failed building wheel for mlx\n") == "ERROR: Failed building wheel for mlx"
+
+
+def test_built_commits_make_room(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    commits = [f"{number:040x}" for number in range(1, sides.MOST_BUILT + 3)]
+    commits = [commit[::-1] for commit in commits]
+    folders = []
+    for number, commit in enumerate(commits):
+        folders.append(sides.room_for(commit))
+        os.utime(folders[-1], (number, number))
+    assert sides.room_for(commits[3]) == folders[3]
+    assert {path.name for path in sides.BUILT.iterdir()} == {commit[:12] for commit in commits[2:]}
 
 
 def test_what_is_held_still_has_a_digest_of_its_own(tmp_path):

@@ -5,10 +5,11 @@ import subprocess
 from pathlib import Path
 
 SETUP = """
-from pathlib import Path
+import sys
 from setuptools import setup
-with open({counter!r}, "a") as file:
-    file.write("built\\n")
+if "bdist_wheel" in sys.argv:
+    with open({counter!r}, "a") as file:
+        file.write("built\\n")
 setup(name="mlx", version="0.99.dev1+{number}", packages=["mlx"])
 """
 

@@ -83,7 +83,9 @@ def gpu_info() -> dict[str, Any]:
     """What MLX tells of the GPU; before 0.30.4 it told it of Metal only, elsewhere."""
     import mlx.core as mx
 
-    return dict(mx.device_info(mx.gpu) if hasattr(mx, "device_info") else mx.metal.device_info())
+    if hasattr(mx, "device_info"):
+        return dict(mx.device_info(mx.gpu))
+    return dict(mx.metal.device_info()) if mx.metal.is_available() else {}
 
 
 def free_bytes() -> int:

@@ -90,6 +90,9 @@ def dry_run(work: Work, lanes: list[Lane]) -> int:
     """Say what would be done. The exit code is that of a night that is refused, if it would be."""
     found = preflight.run(work.wanted.checks, work.say, wait=False)
     for lane in lanes:
+        if not plan.is_here(lane.config):
+            work.say(f"{lane.name}: would clone {lane.config.repo}, and measure its newest release")
+            continue
         planned = plan.plan(lane.config, lane.name, lane.results, work.wanted.machine, work.wanted.profile)
         for one in planned:
             work.say(f"{lane.name}: would measure {one.commit[:8]}, {one.why}, profile {work.wanted.profile}")

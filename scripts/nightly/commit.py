@@ -58,6 +58,8 @@ def judged(commit: str, lane: str, entries: list[ledger.Entry], log: str) -> Tri
     elif not cases:
         outcome = record.NOTHING
         reason = next(iter(missing.values()), "every case was skipped")
+        if asv_mlx.NOT_MEASURED in log:  # asv could read the suite with another commit
+            outcome, reason = record.NOT_INSTALLED, why_not_installed(log)
     said = ledger.marks(ledger.with_ceiling(entries))
     return Tried(commit, lane, "", outcome, 0.0, 0.0, cases, missing, reason, said)
 

@@ -37,6 +37,8 @@ class Night:
     left     commits for which there was no time
     failed   steps of the night that failed, in words
     alerts   those that were measured again tonight, as they are now
+    unpushed why the results of a lane are not on its branch
+    quiet    lanes of which nothing was new
     newest   why the newest commit has no results, if it was given up
     error    what ended the night
     """
@@ -50,11 +52,16 @@ class Night:
     alerts: list[Known] = field(default_factory=list)
     exact: list[str] = field(default_factory=list)
     history: list[str] = field(default_factory=list)
-    not_pushed: str = ""
+    unpushed: dict[str, str] = field(default_factory=dict)
+    quiet: list[str] = field(default_factory=list)
     newest: str = ""
     error: str = ""
     seconds: float = 0.0
     interrupted: int = 0
+
+    @property
+    def not_pushed(self) -> str:
+        return "; ".join(dict.fromkeys(self.unpushed.values()))
 
     @property
     def code(self) -> int:
@@ -65,11 +72,13 @@ class Night:
             return ERROR
         if self.refused:
             return UNFIT
-        if self.newest or ((self.tried or self.failed) and not any(one.outcome in record.DONE for one in self.tried)):
+        measured = any(one.outcome in record.DONE for one in self.tried)
+        nothing = self.newest or ((self.tried or self.failed) and not measured)
+        if nothing and not self.quiet:
             return NOTHING
         if any(one.state == CONFIRMED and one.worse for one in self.alerts):
             return SLOWER
-        if self.failed or any(one.outcome != record.MEASURED for one in self.tried):
+        if nothing or self.failed or any(one.outcome != record.MEASURED for one in self.tried):
             return PARTLY
         return NOT_PUSHED if self.not_pushed else GREEN
 

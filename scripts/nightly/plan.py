@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from asv.config import Config
+from asv.plugins.git import Git
 
-from scripts import asv_mlx, history, upstream
+from scripts import asv_git, asv_mlx, history, upstream
 from scripts.history import MALFORMED
 from scripts.nightly import record
 from scripts.search import CONTROLS
@@ -32,11 +33,22 @@ class Planned(NamedTuple):
 def plan(config: Config, lane: str, results: Path, machine: str, profile: str) -> list[Planned]:
     """The commits of a lane that this machine has not measured, in the order of measuring. Raises UserError."""
     candidates = commits(config)
-    known = record.done(record.read(results, machine), lane, profile)
+    tries = record.TRIES_OF_A_RELEASE if is_mlx(config) else record.TRIES
+    known = record.done(record.read(results, machine), lane, profile, tries)
     older = set(candidates[:-1])  # who measured the newest may have wanted less
     known |= with_results(results, machine, known) & older
     begun = interrupted(lane, machine, candidates)
     return order(candidates, known - begun, begun)
+
+
+def is_mlx(config: Config) -> bool:
+    """Whether the lane is MLX's own."""
+    return bool(config.environment_type == asv_mlx.MlxHistory.tool_name)
+
+
+def is_here(config: Config) -> bool:
+    """Whether a lane's repository can be read without cloning it first."""
+    return bool(Git.is_local_repo(config.repo)) or (asv_git.MIRRORS / f"{config.project}.git").exists()
 
 
 def fetch(config: Config) -> None:
@@ -46,7 +58,7 @@ def fetch(config: Config) -> None:
 
 def commits(config: Config) -> list[str]:
     """The commits of a lane that nights measure, the oldest first: of MLX's own only the releases. Raises UserError."""
-    if config.environment_type == asv_mlx.MlxHistory.tool_name:
+    if is_mlx(config):
         return list(upstream.release_commits(config))
     return history.branch_commits(config)[0]
 

@@ -23,6 +23,10 @@ TRIES = 2
 """Times that a commit is tried whose outcome is another: the network may have been gone the first time."""
 
 
+TRIES_OF_A_RELEASE = 14
+"""A tag may be there days before the wheels."""
+
+
 class Tried(NamedTuple):
     """A commit, measured or tried.
 
@@ -72,13 +76,13 @@ def add(results: Path, machine: str, tried: Tried) -> None:
     append_line(path, json.dumps(told))
 
 
-def done(tried: Iterable[Tried], lane: str, profile: str) -> set[str]:
+def done(tried: Iterable[Tried], lane: str, profile: str, tries: int = TRIES) -> set[str]:
     """The commits of a lane that need not be tried any more, with this profile or a larger one."""
     enough = cases.PROFILES[cases.PROFILES.index(profile) :]
     ours = [one for one in tried if one.lane == lane and one.profile in enough]
     measured = {one.commit for one in ours if one.outcome in DONE}
     counts = Counter(one.commit for one in ours)
-    return measured | {commit for commit, count in counts.items() if count >= TRIES}
+    return measured | {commit for commit, count in counts.items() if count >= tries}
 
 
 def last(tried: Sequence[Tried], lane: str, commit: str) -> Tried | None:

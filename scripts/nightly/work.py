@@ -88,7 +88,10 @@ def measure(work: Work, lane: Lane, until: float, marks: list[str]) -> None:
     planned = plan.plan(lane.config, lane.name, lane.results, machine, profile)
     if not planned:
         work.say(f"{lane.name}: nothing new")
-        work.told.newest = given_up(work, lane)
+        if gone := given_up(work, lane):
+            work.told.newest = work.told.newest or gone
+        else:
+            work.told.quiet.append(lane.name)
         return
     measuring.check_machine(machine)
     plan.remove_old_logs()
@@ -110,6 +113,8 @@ def measure(work: Work, lane: Lane, until: float, marks: list[str]) -> None:
 def given_up(work: Work, lane: Lane) -> str:
     """Why there are no results of the newest commit though nothing is left to do; empty if there are."""
     newest = plan.commits(lane.config)[-1]
+    if plan.is_mlx(lane.config):
+        return ""  # a tag without wheels: what there is was measured
     last = record.last(record.read(lane.results, work.wanted.machine), lane.name, newest)
     return f"{newest[:8]}: {last.outcome}: {last.reason}" if last and last.outcome not in record.DONE else ""
 
@@ -140,10 +145,10 @@ def look(work: Work, lane: Lane, before: str | None) -> None:
     told, wanted = work.told, work.wanted
     newest = newest_measured(work, lane)
     if before and newest and before != newest:
-        told.exact = counted.told(lane.results, wanted.machine, before, newest)
+        told.exact += counted.told(lane.results, wanted.machine, before, newest)
     work.say("searching the history")
     found = steps.detect(lane.name, wanted.machine)
-    told.history = found.done.lines
+    told.history += found.done.lines
     if found.done.code not in (0, 1):
         told.failed.append(f"detect: {found.done.last}")
     judge(work, lane, found.suspected)
@@ -189,9 +194,9 @@ def pulled(work: Work, lane: Lane) -> None:
 def pushed(work: Work, lane: Lane) -> None:
     """Put all results of this machine on the branch, those as well that an earlier night could not."""
     if work.wanted.remote and work.wanted.push:
-        work.told.not_pushed = ""
+        work.told.unpushed.pop(lane.name, None)
         try:
             share.push(where(work, lane), work.wanted.machine, f"{work.wanted.machine}: results")
         except command.UserError as error:
             work.say(f"push: {error}")
-            work.told.not_pushed = str(error)
+            work.told.unpushed[lane.name] = str(error)

@@ -210,7 +210,7 @@ const pages = {
     const name = choose("machine", data.machines.map((one) => one.machine));
     const here = data.machines.find((one) => one.machine === name);
     lines("described", here?.described ?? [], "No release was measured yet: python -m scripts.releases does it.");
-    table("changes", "Exact changes", [["release", "release"], ["before", "as against"], ["verdict", ""], ["variant", "variant"],
+    table("changes", "Exact changes", [["release", "release"], ["before", "as against"], ["verdict", "verdict"], ["variant", "variant"],
       ["what", "now, and before"], ["workloads", "workloads"], ["because", "because"], ["commit", "MLX's commit", "commit"],
       ["file", "result file"]], here?.changes ?? []);
     table("known", "Looked for", [["release", "release"], ["what", "what it did"], ["seen", "what was seen"],
