@@ -7,7 +7,6 @@ where the tools for that are there, and is skipped where they are not. The wheel
 import hashlib
 import os
 import platform
-import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -32,8 +31,8 @@ read the suite.
 WHEELS = Path(".asv/mlx-wheels")
 """The build cache of all environments: built once, whoever wants it."""
 
-CAUSES = re.compile(r"CMake Error|Could NOT find|fatal error|error: ")
-"""What names the cause of a failed build, where pip only says that there was one."""
+CAUSES = ("Could NOT find", "fatal error:", "CMake Error", ": error:")
+"""What names the cause of a failed build, the clearest first: pip's own last line only says that there was one."""
 
 PROJECT = ("adamw", "pyproject.toml", "README.md")
 """What of the working tree is installed beside MLX."""
@@ -111,7 +110,8 @@ class MlxHistory(MlxEnvironment):
 
 def cause(text: str) -> str:
     """Why a build failed, in one line."""
-    return command.one_line(next((line for line in text.splitlines() if CAUSES.search(line)), last_line(text)))
+    told = (line for sign in CAUSES for line in text.splitlines() if sign in line)
+    return command.one_line(next(told, last_line(text)))
 
 
 def skip(reason: str) -> NoReturn:

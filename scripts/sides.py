@@ -204,14 +204,12 @@ def interpreter(mlx: str) -> str:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """asv's log held back: what went wrong is in the error."""
-    log = logging.getLogger("asv")
-    level = log.level
-    log.setLevel(logging.CRITICAL)
+    """What asv logs held back: what went wrong is in the error. Its log is Python's root, which prints by itself."""
+    logging.disable(logging.CRITICAL)
     try:
         yield
     finally:
-        log.setLevel(level)
+        logging.disable(logging.NOTSET)
 
 
 def asv_environment(mlx: str) -> Any:
