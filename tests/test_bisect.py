@@ -145,7 +145,9 @@ def test_releases_are_searched_as_commits_are(monkeypatch):
             raise command.UserError("it was yanked")
         return Side(name, None, Path("clone"), name.removeprefix("mlx=="), sys.executable)
 
-    monkeypatch.setattr(bisect.sides, "releases", lambda: ["0.29.0", "0.29.1", "0.30.0", "0.30.1", "0.31.0", "0.32.4"])
+    monkeypatch.setattr(
+        bisect.upstream, "releases", lambda: ["0.29.0", "0.29.1", "0.30.0", "0.30.1", "0.31.0", "0.32.4"]
+    )
     monkeypatch.setattr(bisect.sides, "resolve", resolve)
     good, bad = resolve("mlx==0.29.0"), resolve("mlx==0.31.0")
     bisect.check_order(good, bad)
