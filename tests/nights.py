@@ -225,6 +225,31 @@ def link(source: Path, target: Path) -> None:
     shutil.copytree(source, target, symlinks=True, copy_function=os.link, ignore=without)
 
 
+def another_mlx(environments: Path, checkout: Path, release: str, environment: dict[str, str]) -> None:
+    """asv's environment for a release in a checkout, made of the shared one: its other packages are there already."""
+    made = Path(
+        subprocess.check_output([sys.executable, "-c", MADE, release], cwd=checkout, env=environment, text=True).strip()
+    )
+    (shared,) = [path.parent for path in environments.glob("*/asv-env-info.json")]
+    link(shared, made)
+    wanted = [f"mlx=={release}", f"mlx-cpu=={release}"]
+    install = [made / "bin" / "python", "-m", "pip", "install", "--quiet", "--no-deps", *wanted]
+    subprocess.run(install, check=True, env=environment)
+    subprocess.check_call(
+        [sys.executable, "-c", MADE, release], cwd=checkout, env=environment, stdout=subprocess.DEVNULL
+    )
+
+
+MADE = """
+import os, sys
+from scripts import sides
+made = sides.asv_environment(sys.argv[1])
+if os.path.isdir(made._path):
+    made.save_info_file(made._path)
+print(made._path)
+"""
+
+
 def replace(path: Path, edits: list[tuple[str, str]]) -> None:
     text = path.read_text()
     for old, new in edits:

@@ -13,6 +13,7 @@ from pathlib import Path
 import here
 import psutil
 import pytest
+from nights import another_mlx
 from rich.console import Console
 
 from benchmarks.harness import cases
@@ -301,8 +302,9 @@ def test_a_crash_fails_its_case_alone_and_prints_disturb_nothing(checkout):
 
 
 @pytest.mark.slow
-def test_an_mlx_that_tells_less_gives_the_rest_of_the_table(checkout, tmp_path):
+def test_an_mlx_that_tells_less_gives_the_rest_of_the_table(checkout, tmp_path, environments):
     """mlx 0.29.0 has no callback for its primitives, and its fused kernels do not write over their inputs."""
+    another_mlx(environments, checkout.path, "0.29.0", checkout.environment)
     shutil.copytree(ROOT / "adamw", checkout.path / "adamw", dirs_exist_ok=True)
     done = checkout.compare("mlx==0.29.0", ".", "--json", str(tmp_path / "found.json"))
     checkout.git("checkout", "-q", "--", "adamw")

@@ -196,31 +196,23 @@ class TestCommand:
         assert asked[2:] == [("0.29.4", "0.30.1", [COMPILED])]  # without an answer it is asked again
 
     def test_a_real_release_counted_measured_and_told(self, tmp_path, monkeypatch, capsys):
-        """This one, so that no environment has to be made."""
+        """This one, so that no environment has to be made; a case that fails is named, and takes no other with it."""
         here = sides.pinned(Path())
         monkeypatch.setattr(upstream, "releases", lambda: [here])
-        monkeypatch.setattr(releases, "CASES", ("compiled/float32/leaf_1024",))
+        monkeypatch.setattr(releases, "CASES", ("nothing/float32/leaf_1024", "compiled/float32/leaf_1024"))
         monkeypatch.setattr(counting, "select", lambda *_: [cases.case("compiled", "float32/leaf_1024")])
         monkeypatch.setattr(releases.measuring, "check_machine", lambda name: None)
         monkeypatch.setattr(releases.Machine, "load", lambda **_: releases.Machine())
         monkeypatch.setattr(releases.Machine, "save", lambda self, folder: None)
         code = releases.main(["--results", str(tmp_path), "--machine", "here", "--rounds", "1", "--last", "1"])
-        assert code == 0, capsys.readouterr()
+        assert code == 1
+        assert "unknown variant" in capsys.readouterr().out
         known = upstream_history.read(tmp_path / "here" / upstream_history.FILE)
         (told,) = known.measured[here]["compiled/float32/leaf_1024"]
         assert told["ceiling"]["bytes_per_second"] > 0
         assert known.machine[here]["settings"]["mlx"] == here
         assert Counters(**told["measurement"]["work"]) == known.counters[here]["compiled/float32/leaf_1024"]
         assert known.long_run[here]["compiled/float32"] < 1e-3
-
-    def test_a_case_that_fails_is_named_and_the_others_go_on(self, tmp_path, monkeypatch):
-        side = sides.resolve(".")
-        entries, wrong = releases.measured(
-            side, ["nothing/float32/leaf_1024", "compiled/float32/leaf_1024"], first=False
-        )
-        assert [entry["what"] for entry in entries] == ["machine", "case"]
-        assert len(wrong) == 1
-        assert "unknown variant" in wrong[0]
 
 
 class TestPage:
