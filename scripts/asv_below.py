@@ -9,6 +9,9 @@ import asv.commands.show
 import asv.machine
 import asv.results
 
+USERS = (asv.machine, asv.commands.compare, asv.commands.publish, asv.commands.show)
+"""The modules that look for machines, each by a name of its own."""
+
 original_results = asv.results.iter_results_paths
 original_machines = asv.machine.iter_machine_files
 
@@ -26,10 +29,5 @@ def iter_machine_files(results: str) -> Iterator[str]:
 
 
 asv.results.iter_results_paths = iter_results_paths
-for module in (
-    asv.machine,
-    asv.commands.compare,
-    asv.commands.publish,
-    asv.commands.show,
-):  # each has its own name of it
+for module in USERS:
     module.iter_machine_files = iter_machine_files

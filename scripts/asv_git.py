@@ -12,7 +12,7 @@ from asv import util
 from asv.console import log
 from asv.plugins.git import Git
 
-from scripts import lanes, scratch
+from scripts import command, lanes, scratch
 
 MIRRORS = Path(".asv")
 warned: set[str] = set()
@@ -70,7 +70,7 @@ def reason(error: Any) -> str:
     """What git gave as the reason, in one line."""
     lines = [line for line in str(error.stderr or error.stdout or "").splitlines() if line.strip()]
     fatal = [line for line in lines if line.startswith(("fatal:", "error:"))]
-    return " ".join((fatal or lines or [str(error)])[0].split())[:300]
+    return command.one_line((fatal or lines or [str(error)])[0])
 
 
 Git.__init__ = init

@@ -145,9 +145,7 @@ def digest(root: Path) -> str:
 
 def files(root: Path) -> list[Path]:
     """The files of PROJECT."""
-    found = [
-        path for name in PROJECT for path in ((root / name).rglob("*") if (root / name).is_dir() else [root / name])
-    ]
+    found = (path for name in PROJECT for path in (root / name, *(root / name).rglob("*")))
     return sorted(path for path in found if path.is_file() and "__pycache__" not in path.parts)
 
 

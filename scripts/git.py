@@ -9,29 +9,29 @@ from pathlib import Path
 from scripts import command
 
 LARGEST_ARCHIVE = 64 * 2**20
+HERE = Path()
 
 
-def output(*arguments: str) -> str:
-    """What git prints. Raises UserError if git is missing or fails."""
-    return run(*arguments).decode(errors="replace").strip()
+def output(*arguments: str, where: Path = HERE) -> str:
+    """What git prints of the clone that is there. Raises UserError if git is missing or fails."""
+    return run(*arguments, where=where).decode(errors="replace").strip()
 
 
-def run(*arguments: str) -> bytes:
+def run(*arguments: str, where: Path = HERE) -> bytes:
     try:
-        return subprocess.run(["git", *arguments], capture_output=True, check=True).stdout
+        return subprocess.run(["git", "-C", str(where), *arguments], capture_output=True, check=True).stdout
     except FileNotFoundError as error:
         raise command.UserError("git is not installed; install it, commits are read with it") from error
     except subprocess.CalledProcessError as error:
         reason = error.stderr.decode(errors="replace").strip().splitlines() or ["no reason given"]
-        raise command.UserError(
-            f"git {arguments[0]}: {reason[-1][:300]}; run it in a clone of the repository"
-        ) from error
+        hint = "run it in a clone of the repository" if where == HERE else f"look at {where}"
+        raise command.UserError(f"git {arguments[0]}: {reason[-1][:300]}; {hint}") from error
 
 
-def find_commit(revision: str) -> str | None:
+def find_commit(revision: str, where: Path = HERE) -> str | None:
     """The full hash of `revision`, None if git knows no such commit."""
     arguments = ["rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}"]
-    done = subprocess.run(["git", *arguments], capture_output=True, text=True)
+    done = subprocess.run(["git", "-C", str(where), *arguments], capture_output=True, text=True)
     found = done.stdout.strip()
     return found if re.fullmatch("[0-9a-f]{40,64}", found) else None  # a range gives several
 

@@ -15,9 +15,12 @@ def lane(text: str) -> Path:
     return LANES.get(text, Path(text))
 
 
-def branch(results: Path) -> str:
-    """The results branch of the lane whose results are there: the machines' folders of two lanes must not meet."""
-    return "results" if results.name == "results" else f"results-{results.name}"
+def branch(results: Path, first: str = "results") -> str:
+    """The results branch of the lane whose results are there: the machines' folders of two lanes must not meet.
+
+    `first` is the first lane's.
+    """
+    return first if results.name == "results" else f"{first}-{results.name}"
 
 
 def add_argument(parser: argparse.ArgumentParser) -> None:

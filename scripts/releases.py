@@ -51,8 +51,8 @@ SMALLEST = 0.02
 """The smallest that matters in a comparison in turns."""
 
 EPILOG = """examples:
-  python -m scripts.releases --exact            count all releases: ten minutes on two cores; nothing is timed
-  python -m scripts.releases --last 3 --confirm 120
+  python -m scripts.releases --exact            count all releases: a quarter of an hour on two cores
+  python -m scripts.releases --last 3 --confirm 120   and time what is suspected, two minutes a question
 
 exit codes: 0 done, 1 a release or a case could not be measured, 2 error, 130 interrupted: what was measured is kept
 """
@@ -129,7 +129,7 @@ def count_all(wanted: Sequence[str], path: Path, console: Console) -> list[str]:
         problems.extend(f"mlx {release}: {entry['case']}: {entry['message']}" for entry in failed)
         history.add(path, release, entries)
 
-    with progress(console) as shown, ThreadPoolExecutor(2) as pool:
+    with progress(console, "counting releases", len(missing)) as shown, ThreadPoolExecutor(2) as pool:
         task = shown.add_task("counting", total=len(missing))
         for _ in pool.map(count_one, missing):
             shown.advance(task)
@@ -140,11 +140,10 @@ def counted(side: Side) -> list[Entry]:
     """The counters of the quick profile's cases, as entries. Raises UserError."""
     with Counter(side) as counter:
         found = {str(case): counter.count(str(case)) for case in counting.select(counter.variants, "quick", None)}
-    about = {"backend": counter.hello["backend"], "python": counter.hello["python"]}
     return [
         {"what": "failure", "case": name, "message": one.message}
         if isinstance(one, Failure)
-        else {"what": "counted", "case": name, "work": one._asdict(), **about}
+        else {"what": "counted", "case": name, "work": one._asdict()}
         for name, one in found.items()
     ]
 
@@ -162,7 +161,7 @@ def measure_all(wanted: Sequence[str], path: Path, rounds: int, console: Console
         for release in random.sample(list(wanted), len(wanted))
         if release not in known.absent and any(len(history.medians(known, release, name)) <= number for name in CASES)
     ]
-    with progress(console) as shown:
+    with progress(console, f"measuring {len(CASES)} cases", len(todo)) as shown:
         task = shown.add_task("measuring", total=len(todo))
         for number, release in todo:
             shown.update(task, description=f"measuring mlx {release}")
@@ -212,7 +211,7 @@ def compare_all(wanted: Sequence[str], path: Path, seconds: float, console: Cons
         for pair in [*history.suspects(known, name, LEAST), *ends]:
             if set(pair) <= set(wanted) and history.undecided(known, *pair, name):
                 questions.setdefault(pair, []).append(name)
-    with progress(console) as shown:
+    with progress(console, f"comparing in turns, {seconds:g} s a case", len(questions)) as shown:
         task = shown.add_task("comparing", total=len(questions))
         for (base, head), names in questions.items():
             shown.update(task, description=f"comparing mlx {base} and {head}: {len(names)} cases")
@@ -243,18 +242,32 @@ def compared(base: str, head: str, names: Sequence[str], seconds: float) -> list
     ]
 
 
-def progress(console: Console) -> Progress:
+def progress(console: Console, what: str, count: int) -> Progress:
+    if not console.is_terminal and count:
+        print(f"{what}: {count} to do, half a minute each", file=sys.stderr)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
 
 
 def told(known: Known, wanted: Sequence[str], console: Console) -> None:
-    """Print what every release changed."""
-    for step in history.steps(known):
-        if step.release in wanted:
-            console.print(f"mlx {step.release}, as against {step.before}:", markup=False, highlight=False)
-            console.print(exact.table(step.changes))
-            console.print()
+    """Print what every release changed, and what was found of its seconds in turns."""
+    counted = [release for release in wanted if release in known.counters]
+    changed = [step for step in history.steps(known) if step.release in counted]
+    for step in changed:
+        console.print(f"mlx {step.release}, as against {step.before}:", markup=False, highlight=False)
+        console.print(exact.table(step.changes))
+        console.print()
+    for one in history.confirmed(known):
+        if one["release"] in wanted:
+            console.print(
+                f"mlx {one['release']}, as against {one['base']}, in turns: {one['case']} {one['verdict']}, "
+                f"x {one['ratio']:.3f} ({one['low']:.3f} to {one['high']:.3f}, {one['pairs']} pairs)",
+                markup=False, highlight=False,
+            )  # fmt: skip
+    console.print(
+        f"{len(counted)} of {len(wanted)} releases counted, {len(changed)} changed what a step does",
+        markup=False, highlight=False,
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

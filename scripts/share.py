@@ -362,13 +362,12 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: list[str] | None = None) -> int:
     options = parser().parse_args(arguments)
-    first = options.lane == lanes.ADAMW
-    of_lane = Path("results") if first else Path(history.configuration(options.lane).results_dir)
+    of_lane = Path(history.configuration(options.lane).results_dir)
     results = options.results or of_lane
     where = checked(Where(options.remote, options.branch or lanes.branch(of_lane), results))
     if options.what == "pack" and not options.into:
         raise command.UserError("pack into which folder? --into DIR")
-    with command.busy(f"{options.what}ing results, branch {options.branch} of {options.remote}"):
+    with command.busy(f"{options.what}ing results, branch {where.branch} of {where.remote}"):
         if options.what == "pull":
             count = pull(where, options.machine)
         elif options.what == "pack":

@@ -35,7 +35,6 @@ UPSTREAM = "mlx@"
 VARIANT = "variant:"
 PYTHON = "python:"
 
-
 BUILT, MOST_BUILT = Path(".asv/env/mlx"), 8
 """Where the environments of commits of MLX are that were built, and how many are kept, each half a gigabyte."""
 
@@ -71,7 +70,7 @@ def resolve(name: str) -> Side:
     if name.startswith(RELEASE):
         return working_tree(name, release(name.removeprefix(RELEASE)))
     if name.startswith(UPSTREAM):
-        return of_upstream(name, name.removeprefix(UPSTREAM))
+        return of_upstream(name.removeprefix(UPSTREAM))
     if name == ".":
         return working_tree(name, pinned(Path()))
     if name.startswith(VARIANT):
@@ -105,7 +104,7 @@ def in_lane(lane: Path, name: str) -> str:
     return name if prefixed or lane.name != lanes.MLX.name else UPSTREAM + name
 
 
-def of_upstream(name: str, revision: str) -> Side:
+def of_upstream(revision: str) -> Side:
     """The working tree with the MLX of one of its commits, which is built unless it is a release. Raises UserError."""
     config, repo, commit = upstream.find(revision)
     release_there = upstream.of_commit(repo._path, commit)

@@ -15,12 +15,10 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
-from scripts import asv_git, asv_plugin, command, lanes  # noqa: F401
+from scripts import asv_git, asv_plugin, command, git, lanes  # noqa: F401
 
 TAG = re.compile(r"v(\d{1,4}(?:\.\d{1,4}){1,3})")
 """What MLX calls the commit of a release."""
-
-METAL_PACKAGE = "mlx-metal"
 
 SOURCES = ("CMakeLists.txt", "cmake", "mlx", "python/mlx", "python/src", "setup.py")
 """What of MLX's repository a step runs."""
@@ -47,7 +45,7 @@ def of_tag(tag: str) -> str | None:
 
 def of_commit(clone: str, commit: str) -> str | None:
     """The release that `commit` is in the `clone` of MLX; None if it is none."""
-    names = git(clone, "tag", "--points-at", commit).split()
+    names = git.output("tag", "--points-at", commit, where=Path(clone)).split()
     return next(filter(None, map(of_tag, names)), None)
 
 
@@ -104,10 +102,8 @@ def find(revision: str) -> tuple[Config, Any, str]:
         repo.pull()
         fetched.add(repo._path)
     for name in (revision, f"v{revision}"):
-        asked = ["git", "-C", repo._path, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}"]
-        done = subprocess.run(asked, capture_output=True, text=True)
-        if re.fullmatch("[0-9a-f]{40,64}", done.stdout.strip()):
-            return config, repo, done.stdout.strip()
+        if commit := git.find_commit(name, where=Path(repo._path)):
+            return config, repo, commit
     raise command.UserError(
         f"no commit {revision[:80]!r} in {config.repo}; name a tag as v0.31.2 or a commit, and fetch if it is new"
     )
@@ -123,8 +119,7 @@ def is_older(side: str, other: str) -> bool:
     """Whether a side's commit is an ancestor of another's, and not the same. Raises UserError."""
     repo, commit = commit_of(side)
     _, newer = commit_of(other)
-    asked = ["git", "-C", repo._path, "merge-base", "--is-ancestor", commit, newer]
-    return commit != newer and subprocess.run(asked, capture_output=True).returncode == 0
+    return commit != newer and git.output("rev-list", "-n1", commit, f"^{newer}", where=Path(repo._path)) == ""
 
 
 def between(side: str, other: str) -> list[str]:
@@ -132,42 +127,34 @@ def between(side: str, other: str) -> list[str]:
     repo, commit = commit_of(side)
     _, newer = commit_of(other)
     asked = ["rev-list", "--first-parent", "--reverse", f"{commit}..{newer}", "--", *SOURCES]
-    return [f"mlx@{one}" for one in git(repo._path, *asked).split()]
+    return [f"mlx@{one}" for one in git.output(*asked, where=Path(repo._path)).split()]
 
 
 def described(side: str) -> str:
     """The hash of a side's commit and the first line of its message: somebody's text, made printable and short."""
     repo, commit = commit_of(side)
-    subject = git(repo._path, "show", "--no-patch", "--format=%s", commit)
+    subject = git.output("show", "--no-patch", "--format=%s", commit, where=Path(repo._path))
     return f"{commit[:10]} of MLX {command.one_line(subject)[:60]}"
 
 
 def release_commits(config: Config) -> dict[str, str]:
     """The commits that are releases the variants run on, the oldest first, and each one's release. Raises UserError."""
-    repo = repository(config)
-    pairs = (line.split() for line in git(repo._path, "for-each-ref", "--format", REFS, "refs/tags").splitlines())
+    listed = git.output("for-each-ref", "--format", REFS, "refs/tags", where=Path(repository(config)._path))
+    wanted = supported()
     found = {}
-    for name, *hashes in pairs:
+    for name, *hashes in map(str.split, listed.splitlines()):
         release = of_tag(name)
-        if release and supported().contains(release):
+        if release and wanted.contains(release):
             found[hashes[-1]] = release
     if not found:
         raise command.UserError(f"no release's tag in {config.repo}; in a clone: git fetch --tags")
     return dict(sorted(found.items(), key=lambda pair: Version(pair[1])))
 
 
-def git(clone: str, *arguments: str) -> str:
-    """What git says of a clone. Raises UserError."""
-    done = subprocess.run(["git", "-C", clone, *arguments], capture_output=True, text=True, errors="replace")
-    if done.returncode:
-        raise command.UserError(f"{clone}: git {arguments[0]}: {asv_plugin.last_line(done.stderr)}")
-    return done.stdout
-
-
 def packages() -> tuple[str, ...]:
     """What a release consists of here: MLX itself, and the backend."""
     if platform.system() == "Darwin":
-        return ("mlx", METAL_PACKAGE)
+        return ("mlx", "mlx-metal")
     cuda = asv_plugin.installed(asv_plugin.CUDA_PACKAGE)
     return ("mlx", asv_plugin.CUDA_PACKAGE if cuda else asv_plugin.CPU_PACKAGE)
 

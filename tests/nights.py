@@ -227,27 +227,25 @@ def link(source: Path, target: Path) -> None:
 
 def another_mlx(environments: Path, checkout: Path, release: str, environment: dict[str, str]) -> None:
     """asv's environment for a release in a checkout, made of the shared one: its other packages are there already."""
-    made = Path(
-        subprocess.check_output([sys.executable, "-c", MADE, release], cwd=checkout, env=environment, text=True).strip()
-    )
-    (shared,) = [path.parent for path in environments.glob("*/asv-env-info.json")]
-    link(shared, made)
+    code = f"from scripts import sides\nmade = sides.asv_environment({release!r})"
+    made = derive(environments, checkout, environment, code)
     wanted = [f"mlx=={release}", f"mlx-cpu=={release}"]
     install = [made / "bin" / "python", "-m", "pip", "install", "--quiet", "--no-deps", *wanted]
     subprocess.run(install, check=True, env=environment)
-    subprocess.check_call(
-        [sys.executable, "-c", MADE, release], cwd=checkout, env=environment, stdout=subprocess.DEVNULL
-    )
 
 
-MADE = """
-import os, sys
-from scripts import sides
-made = sides.asv_environment(sys.argv[1])
-if os.path.isdir(made._path):
-    made.save_info_file(made._path)
-print(made._path)
-"""
+def derive(environments: Path, checkout: Path, environment: dict[str, str], code: str) -> Path:
+    """The folder of the environment of asv's that `code` calls `made`: of the shared one's files, and known to asv."""
+
+    def run(last: str) -> str:
+        asked = [sys.executable, "-c", f"{code}\n{last}"]
+        return subprocess.check_output(asked, cwd=checkout, env=environment, text=True).strip()
+
+    made = Path(run("print(made._path)"))
+    (shared,) = [path.parent for path in environments.glob("*/asv-env-info.json")]
+    link(shared, made)
+    run("made.save_info_file(made._path)")
+    return made
 
 
 def replace(path: Path, edits: list[tuple[str, str]]) -> None:

@@ -2,14 +2,13 @@
 
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from asv import environment, util
 from asv.config import Config
 from asv.repo import get_repo
-from nights import CASES, SETTINGS, Night, link, replace
+from nights import CASES, SETTINGS, Night, derive, replace
 from upstreams import Upstream
 
 from scripts import asv_mlx, asv_plugin, ledger, upstream
@@ -29,25 +28,18 @@ class LaneNight(Night):
         self.upstream = Upstream(folder / "mlx")
         replace(self.path / "asv.mlx.conf.json", [("https://github.com/ml-explore/mlx.git", str(self.upstream.path))])
         self.settings(SETTINGS.replace('["adamw"]', '["mlx"]'))
-        made = self.call(sys.executable, "-c", MAKE)
-        (shared,) = [path.parent for path in environments.glob("*/asv-env-info.json")]
-        link(shared, Path(made))
-        self.call(sys.executable, "-c", MAKE)
+        derive(environments, self.path, self.environment, OF_THE_LANE)
 
     @property
     def results_folder(self) -> Path:
         return self.path / "results" / "mlx" / self.machine
 
 
-MAKE = """
-import os
+OF_THE_LANE = """
 from asv import environment
 from asv.config import Config
 from scripts import asv_mlx
 (made,) = environment.get_environments(Config.load("asv.mlx.conf.json"), [])
-if os.path.isdir(made._path):
-    made.save_info_file(made._path)
-print(made._path)
 """
 
 
@@ -56,7 +48,7 @@ def lane(tmp_path, environments) -> LaneNight:
     return LaneNight(tmp_path, environments)
 
 
-def test_a_new_release_is_measured_the_night_it_appears(lane, tmp_path):
+def test_a_new_release_is_measured_the_night_it_appears(lane):
     old = lane.upstream.commit("old", f"v{OLD}")
     code, out = lane.run()
     assert code == night.GREEN, out
@@ -78,7 +70,7 @@ def test_a_new_release_is_measured_the_night_it_appears(lane, tmp_path):
     assert not [path for path in (lane.path / "results").iterdir() if path.name != "mlx"]
 
 
-def test_a_commit_between_releases_is_built_once_and_skipped_without_tools(lane, tmp_path, monkeypatch, capfd):
+def test_a_commit_between_releases_is_built_once_and_skipped_without_tools(lane, tmp_path, monkeypatch):
     builds = tmp_path / "builds"
     commits = [lane.upstream.commit_source(builds, number) for number in (1, 2)]
     tagged = lane.upstream.commit("release", f"v{NEVER}")

@@ -1,5 +1,6 @@
 """MLX's releases, measured one after the other: what is kept, what is told, and what the report makes of it."""
 
+import io
 import json
 import os
 import re
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 import releases as made_up
 from releases import COMPILED, EAGER
+from rich.console import Console
 
 from benchmarks.harness import cases
 from benchmarks.harness.counters import Counters
@@ -244,3 +246,20 @@ class TestPage:
 
     def test_nothing_measured(self, tmp_path):
         assert page.gather(tmp_path) == []
+
+
+class TestTold:
+    def told(self, kept: Path, wanted: list[str]) -> str:
+        console = Console(file=io.StringIO(), width=200)
+        releases.told(upstream_history.read(kept), wanted, console)
+        return console.file.getvalue()
+
+    def test_what_changed_and_what_was_found_in_turns(self, kept):
+        text = self.told(kept, list(made_up.SECONDS))
+        assert "mlx 0.30.1, as against 0.29.4:" in text
+        assert f"mlx 0.30.1, as against 0.29.4, in turns: {COMPILED} faster, x 0.750 (" in text
+        assert text.endswith("3 of 3 releases counted, 2 changed what a step does\n")
+
+    def test_only_of_what_was_asked_for(self, kept):
+        text = self.told(kept, ["0.29.4", "0.30.2"])
+        assert text == "1 of 2 releases counted, 0 changed what a step does\n"

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -58,7 +59,9 @@ def origin(tmp_path) -> Path:
     path = tmp_path / "origin"
     git(tmp_path, "init", "-q", "--bare", "-b", "main", str(path))
     git(tmp_path, "clone", "-q", str(path), "first")
-    git(tmp_path / "first", "commit", "-q", "--allow-empty", "-m", "first")
+    shutil.copy(ROOT / "asv.conf.json", tmp_path / "first")
+    git(tmp_path / "first", "add", "asv.conf.json")
+    git(tmp_path / "first", "commit", "-q", "-m", "first")
     git(tmp_path / "first", "push", "-q", "origin", "HEAD:main")
     return path
 
@@ -109,9 +112,10 @@ def test_three_machines_push_at_once_ten_times_and_nothing_is_lost(tmp_path, ori
     assert git(origin, "rev-list", "--count", "results") >= "30"
 
 
-def test_a_branch_that_is_not_there_is_made_and_nothing_new_makes_no_commit(clone, origin):
+def test_a_branch_that_is_not_there_is_made_and_nothing_new_makes_no_commit(clone, origin, capsys):
     clone.add(f"{HASH}-env.json", "1")
     assert share.main(["push"]) == 0
+    assert capsys.readouterr() == ("2 files put on the branch\n", "pushing results, branch results of origin\n")
     first = git(origin, "rev-parse", "results")
     assert set(on_branch(origin)) == {"mac/machine.json", f"mac/{HASH}-env.json"}
     assert share.main(["push"]) == 0

@@ -32,7 +32,7 @@ class Lane(NamedTuple):
 
     def branch(self, wanted: str) -> str:
         """The results branch, which the settings name for the first lane."""
-        return lanes.branch(self.results).replace("results", wanted, 1)
+        return lanes.branch(self.results, wanted)
 
 
 class Work(NamedTuple):
@@ -112,9 +112,9 @@ def measure(work: Work, lane: Lane, until: float, marks: list[str]) -> None:
 
 def given_up(work: Work, lane: Lane) -> str:
     """Why there are no results of the newest commit though nothing is left to do; empty if there are."""
-    newest = plan.commits(lane.config)[-1]
     if plan.is_mlx(lane.config):
         return ""  # a tag without wheels: what there is was measured
+    newest = plan.commits(lane.config)[-1]
     last = record.last(record.read(lane.results, work.wanted.machine), lane.name, newest)
     return f"{newest[:8]}: {last.outcome}: {last.reason}" if last and last.outcome not in record.DONE else ""
 
