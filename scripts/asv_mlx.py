@@ -6,9 +6,7 @@ where the tools for that are there, and is skipped where they are not. The wheel
 
 import hashlib
 import os
-import platform
 import shutil
-import subprocess
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -17,6 +15,7 @@ from asv import util
 from asv.build_cache import BuildCache
 from asv.console import log
 
+from benchmarks.harness.host import HERE
 from scripts import asv_git, command, scratch, upstream
 from scripts.asv_plugin import CUDA_PACKAGE, PREFLIGHT, MlxEnvironment, last_line
 
@@ -126,13 +125,7 @@ def missing_tools() -> str:
         return "a night measures releases only"
     if upstream.packages()[1] == CUDA_PACKAGE:
         return "what is built from source has no CUDA backend; compare releases"
-    if platform.system() == "Darwin":
-        asked = ["xcrun", "--sdk", "macosx", "metal", "--version"]  # --find finds it where it is not installed, too
-        if shutil.which("xcrun") and subprocess.run(asked, capture_output=True).returncode == 0:
-            return ""
-        return "no Metal compiler; install Xcode, then: xcodebuild -downloadComponent MetalToolchain"
-    missing = [tool for tool in ("g++", "make", "cmake") if not shutil.which(tool)]
-    return f"no {', no '.join(missing)}; install {', '.join(missing)}" if missing else ""
+    return HERE.missing_build_tools()
 
 
 def digest(root: Path) -> str:

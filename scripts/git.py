@@ -9,26 +9,26 @@ from pathlib import Path
 from scripts import command
 
 LARGEST_ARCHIVE = 64 * 2**20
-HERE = Path()
+CURRENT = Path()
 
 
-def output(*arguments: str, where: Path = HERE) -> str:
+def output(*arguments: str, where: Path = CURRENT) -> str:
     """What git prints of the clone that is there. Raises UserError if git is missing or fails."""
     return run(*arguments, where=where).decode(errors="replace").strip()
 
 
-def run(*arguments: str, where: Path = HERE) -> bytes:
+def run(*arguments: str, where: Path = CURRENT) -> bytes:
     try:
         return subprocess.run(["git", "-C", str(where), *arguments], capture_output=True, check=True).stdout
     except FileNotFoundError as error:
         raise command.UserError("git is not installed; install it, commits are read with it") from error
     except subprocess.CalledProcessError as error:
         reason = error.stderr.decode(errors="replace").strip().splitlines() or ["no reason given"]
-        hint = "run it in a clone of the repository" if where == HERE else f"look at {where}"
+        hint = "run it in a clone of the repository" if where == CURRENT else f"look at {where}"
         raise command.UserError(f"git {arguments[0]}: {reason[-1][:300]}; {hint}") from error
 
 
-def find_commit(revision: str, where: Path = HERE) -> str | None:
+def find_commit(revision: str, where: Path = CURRENT) -> str | None:
     """The full hash of `revision`, None if git knows no such commit."""
     arguments = ["rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}"]
     done = subprocess.run(["git", "-C", str(where), *arguments], capture_output=True, text=True)

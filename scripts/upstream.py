@@ -15,6 +15,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
+from benchmarks.harness.host import HERE
 from scripts import asv_git, asv_plugin, command, git, lanes  # noqa: F401
 
 TAG = re.compile(r"v(\d{1,4}(?:\.\d{1,4}){1,3})")
@@ -153,10 +154,8 @@ def release_commits(config: Config) -> dict[str, str]:
 
 def packages() -> tuple[str, ...]:
     """What a release consists of here: MLX itself, and the backend."""
-    if platform.system() == "Darwin":
-        return ("mlx", "mlx-metal")
     cuda = asv_plugin.installed(asv_plugin.CUDA_PACKAGE)
-    return ("mlx", asv_plugin.CUDA_PACKAGE if cuda else asv_plugin.CPU_PACKAGE)
+    return ("mlx", asv_plugin.CUDA_PACKAGE if cuda else HERE.backend_package)
 
 
 def download(python: str, release: str, folder: Path) -> None:
@@ -169,7 +168,7 @@ def download(python: str, release: str, folder: Path) -> None:
         reason = command.one_line(withdrawn[2] or "") or "no reason given"
         raise NotThere(f"mlx {release} was withdrawn from the package index ({withdrawn[1]}: {reason})")
     missing = re.search(r"No matching distribution found for (([\w-]+)\S*)", said)
-    machine = f"{platform.system()} {platform.machine()} and Python {platform.python_version()}"
+    machine = f"{HERE.name} {platform.machine()} and Python {platform.python_version()}"
     if missing and "from versions: none" in said:  # no answer, or an index that has never had it
         raise NotThere(f"mlx {release}: nothing called {missing[2]} can be had for {machine}; check the network")
     if missing:

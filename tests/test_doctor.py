@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.harness import machine
+from benchmarks.harness import host, machine
+from benchmarks.harness.host import HERE, commands
+from benchmarks.harness.host.macos import low_power_mode
 from scripts import command
 from scripts.doctor import __main__ as main
 from scripts.doctor import everywhere, finding, linux, macos
@@ -160,8 +162,9 @@ class Mac:
     def __init__(self, monkeypatch):
         self.answers: dict[str, str] = dict(GOOD_MAC)
         self.architecture = "arm64"
-        monkeypatch.setattr(sys, "platform", "darwin")
-        monkeypatch.setattr(machine, "output", lambda *words: self.answers.get(" ".join(words), ""))
+        monkeypatch.setattr(commands, "output", lambda *words: self.answers.get(" ".join(words), ""))
+        for module in (main, machine, preflight):
+            monkeypatch.setattr(module, "HERE", host.Mac(lambda *words: commands.output(*words)))
         monkeypatch.setattr(everywhere.platform, "machine", lambda: self.architecture)
         monkeypatch.setattr(macos.shutil, "which", lambda name: f"/usr/bin/{name}")
         monkeypatch.setattr(macos.getpass, "getuser", lambda: "bench")
@@ -353,7 +356,7 @@ def test_the_screen_saver(idle, expected):
 
 
 def test_a_preference_that_is_not_set_is_not_one_that_cannot_be_read(monkeypatch):
-    monkeypatch.setattr(machine, "output", lambda *words: "")
+    monkeypatch.setattr(commands, "output", lambda *words: "")
     monkeypatch.setattr(macos.shutil, "which", lambda name: "/usr/bin/defaults")
     assert macos.preference("read", "domain", "key") == ""
     monkeypatch.setattr(macos.shutil, "which", lambda name: None)
@@ -450,7 +453,7 @@ def test_the_remote_answers_or_it_is_said_why(tmp_path, monkeypatch):
     assert fit(everywhere.remote(Settings(remote="--upload-pack=touch mark"))) is False
 
     def late(*arguments, **options):
-        raise subprocess.TimeoutExpired("git", machine.COMMAND_SECONDS)
+        raise subprocess.TimeoutExpired("git", commands.SECONDS)
 
     monkeypatch.setattr(everywhere.subprocess, "run", late)
     assert "no answer in" in everywhere.remote(Settings(remote="https://user:secret@example.org/r")).says
@@ -488,7 +491,7 @@ def test_a_check_of_the_night_is_to_do_unless_the_settings_let_it_pass(then, exp
 
 def test_every_check_of_a_night_has_something_to_do_about_it():
     assert set(everywhere.MEND) == set(preflight.CHECKS)
-    assert all(set(preflight.CHECKS) <= set(main.checks(system)) for system in ("darwin", "linux", "freebsd"))
+    assert all(set(preflight.CHECKS) <= set(main.checks(host)) for host in ("macOS", "Linux"))
 
 
 # The command
@@ -505,7 +508,7 @@ def rows(printed: str) -> dict[str, str]:
 def test_it_runs_here_with_a_row_for_every_check(at_root, capsys):
     code = main.main([])
     shown = rows(capsys.readouterr().out)
-    assert list(shown) == ["settings", *main.checks(sys.platform)]
+    assert list(shown) == ["settings", *main.checks(HERE.name)]
     assert code == (1 if "to do" in shown.values() else 0)
 
 
@@ -513,7 +516,7 @@ def test_a_good_mac_is_fine(mac, capsys):
     assert main.main(["--settings", str(main.SETTINGS)]) == 0
     printed = capsys.readouterr().out
     shown = rows(printed)
-    assert list(shown) == ["settings", *main.checks("darwin")]
+    assert list(shown) == ["settings", *main.checks("macOS")]
     assert set(shown.values()) == {"fine"}
     assert "to do:" not in printed
 
@@ -533,10 +536,10 @@ def test_a_bare_mac_has_something_to_do_everywhere(mac, capsys):
 
 @pytest.mark.parametrize("text", NO_GOOD)
 def test_no_answer_of_a_mac_trips_it(text, mac, monkeypatch, capsys):
-    monkeypatch.setattr(machine, "output", lambda *words: text)
+    monkeypatch.setattr(commands, "output", lambda *words: text)
     mac.architecture = text
     assert main.main([]) in (0, 1)
-    assert list(rows(capsys.readouterr().out)) == ["settings", *main.checks("darwin")]
+    assert list(rows(capsys.readouterr().out)) == ["settings", *main.checks("macOS")]
 
 
 def test_a_virtual_gpu_is_to_do(mac, monkeypatch):
@@ -550,7 +553,7 @@ def test_settings_that_cannot_be_read_are_to_do_and_the_rest_is_looked_at(mac, t
     for name in ("wrong.toml", "none.toml"):
         found = main.examine(tmp_path / name)
         assert fit(found["settings"]) is False
-        assert list(found) == ["settings", *main.checks("darwin")]
+        assert list(found) == ["settings", *main.checks("macOS")]
 
 
 def test_a_check_that_raises_is_to_do(mac, monkeypatch):
@@ -565,7 +568,7 @@ def test_the_findings_as_json(mac, tmp_path):
     mac.answers = BAD_MAC
     main.main(["--json", str(tmp_path / "doctor.json")])
     written = json.loads((tmp_path / "doctor.json").read_text())
-    assert [one["check"] for one in written] == ["settings", *main.checks("darwin")]
+    assert [one["check"] for one in written] == ["settings", *main.checks("macOS")]
     assert all(one["do"] for one in written if one["fit"] is False)
 
 
@@ -629,11 +632,11 @@ def test_the_pages_keys_are_the_settings_own():
 def test_a_mac_set_as_the_page_says_passes(monkeypatch):
     (typed,) = re.findall(r"sudo pmset -a ((?:\w+ \d+ ?){5,})", PAGE)
     written = "AC Power:\n" + re.sub(r"(\w+) (\d+) ?", r" \1   \2\n", typed)
-    monkeypatch.setattr(machine, "output", lambda *words: written)
+    monkeypatch.setattr(commands, "output", lambda *words: written)
     checks = ("sleep", "disk sleep", "display sleep", "power nap", "power failure", "wake by network")
     found = [macos.MAC[name](Settings()) for name in checks]
     assert [(one.fit, one.do) for one in found] == [(True, "")] * len(checks)
-    assert machine.low_power_mode(written) is False
+    assert low_power_mode(written) is False
     for what in ("AutomaticallyInstallMacOSUpdates", "AutomaticDownload"):
         assert f"sudo defaults write {macos.UPDATE} {what} -bool false" in PAGE
         assert f"sudo defaults write {macos.UPDATE} {what} -bool false" in macos.updates("1", "1").do

@@ -1,6 +1,5 @@
 """The machine is told right, or not at all."""
 
-import ctypes
 import json
 import mmap
 from types import SimpleNamespace
@@ -10,15 +9,7 @@ import psutil
 import pytest
 
 from benchmarks.harness import chips, machine
-
-IOREG = """+-o AGXAcceleratorG14X  <class AGXAcceleratorG14X, id 0x1000005b2, registered, matched, active>
-    {
-      "IOClass" = "AGXAcceleratorG14X"
-      "gpu-core-count" = 38
-      "model" = "Apple M2 Max"
-    }
-"""
-PROFILER = json.dumps({"SPDisplaysDataType": [{"_name": "HDMI"}, {"sppci_model": "Apple M4", "sppci_cores": "10"}]})
+from benchmarks.harness.host import HERE
 
 
 @pytest.mark.parametrize(
@@ -72,27 +63,12 @@ def test_a_cpu_backend_has_no_spec_ceiling_even_on_a_known_chip():
     assert on_cpu._replace(backend="Metal").spec.gigabytes_per_second == 400
 
 
-def test_gpu_cores_from_the_registry_or_the_profiler(monkeypatch):
-    answers = {"ioreg": IOREG, "system_profiler": PROFILER}
-    monkeypatch.setattr(machine, "output", lambda command, *_: answers[command])
-    assert machine.apple_gpu_cores() == 38
-    answers["ioreg"] = ""
-    assert machine.apple_gpu_cores() == 10
-    answers["system_profiler"] = ""
-    assert machine.apple_gpu_cores() is None
-
-
-@pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"SPDisplaysDataType": [{"sppci_cores": "many"}]}'])
-def test_garbage_from_the_profiler_is_no_core_count(text):
-    assert machine.profiler_gpu_cores(text) is None
-
-
 def identified(monkeypatch, name: str, metal: bool, **info) -> machine.Machine:
     """The machine, if MLX's default device were this GPU."""
     monkeypatch.setattr(mx, "default_device", lambda: mx.Device(mx.gpu))
     monkeypatch.setattr(mx, "device_info", lambda device=None: {"device_name": name, **info})
     monkeypatch.setattr(mx, "metal", SimpleNamespace(is_available=lambda: metal))
-    monkeypatch.setattr(machine, "apple_gpu_cores", lambda: 40)
+    monkeypatch.setattr(machine.HERE, "gpu_cores", lambda: 40 if metal else None)
     return machine.identify.__wrapped__()
 
 
@@ -123,47 +99,11 @@ def test_this_machine_says_what_it_is():
     assert str(told) == "Apple M2, 10 GPU cores, 24 GiB, MLX's Metal backend, macOS 15.1 (24B83)"
 
 
-class Library:
-    """libproc as proc_pid_rusage answers: 16 bytes of uuid, then 64-bit fields."""
-
-    def __init__(self, code: int) -> None:
-        self.code = code
-
-    def proc_pid_rusage(self, pid, flavour, pointer):
-        fields = ctypes.cast(pointer, ctypes.POINTER(ctypes.c_uint64))
-        for number in range(8):
-            fields[2 + number] = 1000 + number  # user, system, two wake-ups, page-ins, wired, resident, footprint
-        return self.code
-
-
-def test_the_macs_footprint_is_the_eighth_field():
-    assert machine.mac_footprint(1, Library(0)) == 1007
-    assert machine.mac_footprint(1, Library(-1)) is None
-
-
 def test_the_footprint_of_this_process_holds_what_it_holds():
-    before = machine.footprint_bytes()
+    before = HERE.footprint_bytes()
     with mmap.mmap(-1, 64 * 2**20) as held:  # never memory that the process had before
         held.write(b"x" * len(held))
-        assert machine.footprint_bytes() - before > 48 * 2**20
-
-
-def test_a_missing_or_failing_command_prints_nothing():
-    assert machine.output("no-such-command-here") == ""
-    assert machine.output("false") == ""
-
-
-def test_the_largest_cache_counts(tmp_path):
-    for number, size in enumerate(["48K", "2048K", "480M", "garbage"]):
-        (tmp_path / f"index{number}").mkdir()
-        (tmp_path / f"index{number}" / "size").write_text(size + "\n")
-    assert machine.cpu_cache_bytes(tmp_path) == 480 * 2**20
-    assert machine.cpu_cache_bytes(tmp_path / "nowhere") is None
-
-
-@pytest.mark.parametrize(("text", "level"), [(f"{machine.THERMAL_KEY} 2\n", 2), ("", None), ("error", None)])
-def test_thermal_pressure(text, level):
-    assert machine.thermal_pressure(text) == level
+        assert HERE.footprint_bytes() - before > 48 * 2**20
 
 
 def test_settings_name_the_versions_and_mlx_variables(monkeypatch):

@@ -14,7 +14,7 @@ import pytest
 from ledgers import MACHINE, entry
 from synthetic import COPY, SECONDS, History
 
-from benchmarks.harness import machine
+from benchmarks.harness import host, machine
 from scripts import alerts, command, history, ledger
 from scripts.nightly import commit, counted, night, plan, preflight, record, settings, steps
 from scripts.nightly.night import Night
@@ -93,30 +93,6 @@ class TestChecks:
         monkeypatch.delattr(preflight.psutil, "sensors_battery")
         assert preflight.power(Check()).fit
 
-    @pytest.mark.parametrize(
-        ("text", "fit"),
-        [
-            (" lowpowermode         1\n sleep 0", False),
-            (" lowpowermode         0", True),
-            (" powermode            1", False),
-            (" powermode            2", True),
-            ("Currently in use:\n standby 1", None),
-            ("", None),
-        ],
-    )
-    def test_low_power_on_a_mac(self, monkeypatch, text, fit):
-        monkeypatch.setattr(preflight.sys, "platform", "darwin")
-        monkeypatch.setattr(machine, "output", lambda *_: text)
-        assert preflight.low_power(Check()).fit is fit
-
-    def test_low_power_on_linux(self, monkeypatch, tmp_path):
-        monkeypatch.setattr(preflight.sys, "platform", "linux")
-        monkeypatch.setattr(preflight, "PLATFORM_PROFILE", tmp_path / "profile")
-        assert preflight.low_power(Check()).fit is None
-        for text, fit in (("low-power\n", False), ("performance\n", True)):
-            (tmp_path / "profile").write_text(text)
-            assert preflight.low_power(Check()).fit is fit
-
     @pytest.mark.parametrize(("level", "limit", "fit"), [(0, 0, True), (1, 0, False), (1, 1, True), (None, 0, None)])
     def test_thermal(self, monkeypatch, level, limit, fit):
         monkeypatch.setattr(machine, "conditions", lambda: {"load": 0.0, "thermal_pressure": level})
@@ -166,9 +142,9 @@ class TestChecks:
         assert "does not answer" in found.says
 
     def test_awake(self, monkeypatch):
-        monkeypatch.setattr(preflight.sys, "platform", "linux")
+        monkeypatch.setattr(preflight, "HERE", host.Linux())
         assert preflight.awake(Check()).fit is None
-        monkeypatch.setattr(preflight.sys, "platform", "darwin")
+        monkeypatch.setattr(preflight, "HERE", host.Mac())
         for names, fit in ((["caffeinate"], True), (["zsh"], False), ([], False)):
             children = [SimpleNamespace(name=lambda name=name: name) for name in names]
             monkeypatch.setattr(

@@ -148,9 +148,9 @@ def test_without_mlx_the_error_is_one_line(monkeypatch, capsys):
 
 
 def test_a_process_that_takes_too_long_is_one_failure(planted, monkeypatch, tmp_path):
-    monkeypatch.setattr(peers, "LONGEST", 15)
+    monkeypatch.setattr(peers, "LONGEST", 8)
     monkeypatch.setenv("FAKE_PEER_PID", str(tmp_path / "pid"))
-    assert peers.ask(["hanging", "float32", "leaf_1024", "CPU"], 1) == {"failed": "took longer than 15 s"}
+    assert peers.ask(["hanging", "float32", "leaf_1024", "CPU"], 1) == {"failed": "took longer than 8 s"}
     assert not psutil.pid_exists(int((tmp_path / "pid").read_text()))
 
 

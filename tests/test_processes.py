@@ -28,12 +28,12 @@ class TestProcesses:
         return [Contestant.of(side, name, number) for number, name in enumerate(names)]
 
     def test_both_take_every_turn_and_none_is_left(self, side):
-        kinds = [Kind(0), Kind(1), Kind(1, 20_000)]
+        kinds = [Kind(0), Kind(1), Kind(1, 500)]
         session = pairs.run(self.contestants(side, SMALL, SMALL), kinds, check=True)
         assert len(session.rounds) >= pairs.FEWEST_ROUNDS
         assert all(len(turns) == 3 and all(turn.seconds > 0 for turn in turns) for turns in session.rounds)
         assert session.cpu
-        assert pairs.pair(session, 1, 2).log > 1  # 20 000 multiplications beside a step of 1024 elements
+        assert pairs.pair(session, 1, 2).log > 1  # 500 multiplications beside a step of 1024 elements
         assert not [child for child in psutil.Process().children() if pairs.MODULE in child.cmdline()]
 
     def test_sides_do_not_share_compiled_kernels_and_processes_of_a_side_do(self, side):

@@ -16,6 +16,7 @@ from asv.config import Config
 from asv.plugins.git import Git
 from upstreams import Upstream
 
+from benchmarks.harness import host
 from scripts import asv_git, asv_mlx, command, lanes, sides, upstream
 
 ROOT = Path(__file__).parent.parent
@@ -75,9 +76,9 @@ class TestReleases:
         assert upstream.releases() == ["0.26.5", "0.32.0"]
 
     def test_packages_by_platform(self, monkeypatch):
-        monkeypatch.setattr(upstream.platform, "system", lambda: "Darwin")
+        monkeypatch.setattr(upstream, "HERE", host.Mac())
         assert upstream.packages() == ("mlx", "mlx-metal")
-        monkeypatch.setattr(upstream.platform, "system", lambda: "Linux")
+        monkeypatch.setattr(upstream, "HERE", host.Linux())
         for cuda, backend in ((True, "mlx-cuda-13"), (False, "mlx-cpu")):
             monkeypatch.setattr(upstream.asv_plugin, "installed", lambda package, cuda=cuda: cuda)
             assert upstream.packages() == ("mlx", backend)
@@ -265,31 +266,13 @@ class TestMirror:
 
 
 class TestTools:
-    def test_on_linux(self, monkeypatch):
-        there = {"g++"}
-        monkeypatch.setattr(asv_mlx.platform, "system", lambda: "Linux")
-        monkeypatch.setattr(asv_mlx.shutil, "which", lambda name: name if name in there else None)
-        assert asv_mlx.missing_tools() == "no make, no cmake; install make, cmake"
-        there |= {"make", "cmake"}
-        assert asv_mlx.missing_tools() == ""
+    def test_a_night_and_cuda_build_nothing(self, monkeypatch):
+        monkeypatch.setattr(asv_mlx, "HERE", SimpleNamespace(missing_build_tools=lambda: "no cmake"))
+        assert asv_mlx.missing_tools() == "no cmake"
         monkeypatch.setattr(upstream, "packages", lambda: ("mlx", "mlx-cuda-13"))
         assert asv_mlx.missing_tools() == "what is built from source has no CUDA backend; compare releases"
         monkeypatch.setenv(asv_mlx.RELEASES_ONLY, "1")
         assert asv_mlx.missing_tools() == "a night measures releases only"
-
-    @pytest.mark.parametrize(("code", "told"), [(0, ""), (72, "no Metal compiler; install Xcode, then: xcodebuild ")])
-    def test_on_a_mac(self, monkeypatch, tmp_path, code, told):
-        xcrun = tmp_path / "xcrun"
-        xcrun.write_text(f"#!/bin/sh\nexit {code}\n")
-        xcrun.chmod(0o755)
-        monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-        monkeypatch.setattr(asv_mlx.platform, "system", lambda: "Darwin")
-        assert asv_mlx.missing_tools()[:49] == told[:49]
-
-    def test_a_mac_without_xcode_has_no_xcrun(self, monkeypatch, tmp_path):
-        monkeypatch.setenv("PATH", str(tmp_path))
-        monkeypatch.setattr(asv_mlx.platform, "system", lambda: "Darwin")
-        assert asv_mlx.missing_tools().startswith("no Metal compiler")
 
 
 def test_why_a_build_failed():

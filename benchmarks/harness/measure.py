@@ -13,6 +13,7 @@ from benchmarks.harness import agreement, check, machine
 from benchmarks.harness.cases import Case
 from benchmarks.harness.count import count
 from benchmarks.harness.counters import Counters, Donation
+from benchmarks.harness.host import HERE
 from benchmarks.harness.measurement import Measurement, Memory
 from benchmarks.harness.sampling import no_garbage_collection, sample
 from benchmarks.harness.step import TRACES, Step
@@ -58,7 +59,7 @@ def measure_memory(step: Step) -> Memory:
         step()
     active = mx.get_active_memory()
     # The peak counter starts from 0, not from what is active: a step that donates everything would report none.
-    return Memory(max(mx.get_peak_memory(), active), active, mx.get_cache_memory(), machine.footprint_bytes())
+    return Memory(max(mx.get_peak_memory(), active), active, mx.get_cache_memory(), HERE.footprint_bytes())
 
 
 @contextmanager

@@ -1,13 +1,13 @@
 """How much memory a process really held: for frameworks without a counter of their own, the system's."""
 
-import ctypes
 import gc
 import re
 import resource
-import sys
 from pathlib import Path
 
 import psutil
+
+from benchmarks.harness.host import HERE
 
 STATUS = Path("/proc/self/status")
 CLEAR = Path("/proc/self/clear_refs")
@@ -29,8 +29,7 @@ def forget_peak() -> None:
 def release() -> None:
     """Give back what is free: garbage to the allocator, and the allocator's to the system, where it can be asked to."""
     gc.collect()
-    if sys.platform == "linux" and hasattr(library := ctypes.CDLL(None), "malloc_trim"):  # glibc's
-        library.malloc_trim(0)
+    HERE.give_back()
 
 
 def peak() -> tuple[int, str]:
@@ -41,5 +40,4 @@ def peak() -> tuple[int, str]:
     found = re.search(r"^VmHWM:\s+(\d+) kB$", STATUS.read_text() if STATUS.exists() else "", re.MULTILINE)
     if found:
         return int(found[1]) * 1024, "VmHWM"
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return most if sys.platform == "darwin" else most * 1024, "ru_maxrss"
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * HERE.resident_unit, "ru_maxrss"

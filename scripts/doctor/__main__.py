@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from benchmarks.harness.host import HERE
 from scripts import command
 from scripts.doctor.everywhere import EVERYWHERE
 from scripts.doctor.finding import Finding, Look, failed
@@ -31,9 +32,9 @@ exit codes: 0 all is fine, 1 something is to do, 2 error, 130 interrupted
 SETTINGS = Path("nightly.toml")
 
 
-def checks(system: str) -> dict[str, Look]:
-    """What is looked at on `system`, one of sys.platform's names."""
-    return {**EVERYWHERE, **{"darwin": MAC, "linux": LINUX}.get(system, {})}
+def checks(host: str) -> dict[str, Look]:
+    """What is looked at on a host of that name."""
+    return {**EVERYWHERE, **{"macOS": MAC, "Linux": LINUX}[host]}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -67,7 +68,7 @@ def examine(path: Path) -> dict[str, Finding]:
     except command.UserError as error:
         night, readable = Settings(), failed(error)
     found = {"settings": readable}
-    for name, look in checks(sys.platform).items():
+    for name, look in checks(HERE.name).items():
         try:
             found[name] = look(night)
         except command.UserError as error:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 
-from benchmarks.harness import machine
+from benchmarks.harness.host import commands
 from scripts import command, setup
 from scripts.doctor.finding import Finding, Look, text_of
 from scripts.nightly import preflight
@@ -95,11 +95,9 @@ def unreachable(repository: str) -> str:
     quiet.setdefault("GIT_SSH_COMMAND", "ssh -o BatchMode=yes")
     asked = ["git", "ls-remote", "--", repository, "HEAD"]
     try:
-        done = subprocess.run(
-            asked, stdin=subprocess.DEVNULL, capture_output=True, timeout=machine.COMMAND_SECONDS, env=quiet
-        )
+        done = subprocess.run(asked, stdin=subprocess.DEVNULL, capture_output=True, timeout=commands.SECONDS, env=quiet)
     except subprocess.TimeoutExpired:
-        return f"no answer in {machine.COMMAND_SECONDS} s"
+        return f"no answer in {commands.SECONDS} s"
     except OSError as error:
         return f"git does not run: {error.strerror}"
     if done.returncode == 0:
@@ -151,7 +149,7 @@ def of_a_night(name: str) -> Look:
 EVERYWHERE: Mapping[str, Look] = {
     "python": lambda night: python(sys.version_info[:3]),
     "git": lambda night: repository(
-        machine.output("git", "--version"), machine.output("git", "rev-parse", "--is-shallow-repository")
+        commands.output("git", "--version"), commands.output("git", "rev-parse", "--is-shallow-repository")
     ),
     "environment": lambda night: environment(),
     "asv's machine": lambda night: asv_machine(text_of(MACHINES), night.machine or platform.node()),

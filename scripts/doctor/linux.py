@@ -7,7 +7,7 @@ from pathlib import Path
 
 import psutil
 
-from benchmarks.harness import machine
+from benchmarks.harness.host import commands
 from scripts.doctor.finding import NOT_TOLD, RUNNER, Finding, Look, text_of
 
 CPU = Path("/sys/devices/system/cpu")
@@ -81,15 +81,15 @@ def swap(total: int) -> Finding:
 
 
 def shown(field: str, units: tuple[str, ...]) -> str:
-    return machine.output("systemctl", "show", f"--property={field}", *units)
+    return commands.output("systemctl", "show", f"--property={field}", *units)
 
 
 def schedule_now() -> Finding:
     listed = ("--all", "--plain", "--no-legend")
     return scheduled(
-        machine.output("systemctl", "list-units", *listed, f"{RUNNER}*", "adamw-nightly.timer"),
-        machine.output("systemctl", "--user", "list-units", *listed, "adamw-nightly.timer"),
-        machine.output("crontab", "-l"),
+        commands.output("systemctl", "list-units", *listed, f"{RUNNER}*", "adamw-nightly.timer"),
+        commands.output("systemctl", "--user", "list-units", *listed, "adamw-nightly.timer"),
+        commands.output("crontab", "-l"),
         Path("/run/systemd/system").is_dir() or bool(shutil.which("crontab")),
     )
 

@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from benchmarks.harness import machine
+from benchmarks.harness.host import commands
 from scripts.doctor.finding import LABEL, NOT_TOLD, RUNNER, Finding, Look
 from scripts.nightly.settings import Settings
 
@@ -23,7 +23,7 @@ UPDATE = "/Library/Preferences/com.apple.SoftwareUpdate"
 
 def preference(*words: str) -> str | None:
     """What `defaults` reads; empty if it is not set, None if there is no `defaults`."""
-    return machine.output("defaults", *words).strip() if shutil.which("defaults") else None
+    return commands.output("defaults", *words).strip() if shutil.which("defaults") else None
 
 
 def switched(text: str | None) -> bool | None:
@@ -66,7 +66,7 @@ def numbers(text: str) -> dict[str, int]:
 
 
 def power_now() -> dict[str, int]:
-    return power_settings(machine.output("pmset", "-g", "custom"), machine.output("pmset", "-g"))
+    return power_settings(commands.output("pmset", "-g", "custom"), commands.output("pmset", "-g"))
 
 
 def power_setting(power: Mapping[str, int], name: str, wanted: int, why: str, needed: bool = True) -> Finding:
@@ -227,13 +227,13 @@ def keeps_awake(path: str | None) -> Finding:
 
 
 def gui() -> str:
-    return machine.output("launchctl", "print", f"gui/{os.getuid()}")
+    return commands.output("launchctl", "print", f"gui/{os.getuid()}")
 
 
 MAC: Mapping[str, Look] = {
     "awake": lambda night: keeps_awake(shutil.which("caffeinate")),
-    "command line tools": lambda night: command_line_tools(machine.output("xcode-select", "-p")),
-    "native": lambda night: native(platform.machine(), machine.output("sysctl", "-n", "sysctl.proc_translated")),
+    "command line tools": lambda night: command_line_tools(commands.output("xcode-select", "-p")),
+    "native": lambda night: native(platform.machine(), commands.output("sysctl", "-n", "sysctl.proc_translated")),
     "host name": host_name,
     "sleep": lambda night: sleep(power_now()),
     "disk sleep": lambda night: power_setting(power_now(), "disksleep", 0, "the disk is stopped"),
@@ -245,26 +245,26 @@ MAC: Mapping[str, Look] = {
     "wake by network": lambda night: power_setting(
         power_now(), "womp", 1, "it cannot be woken from afar", needed=False
     ),
-    "high power": lambda night: high_power(power_now(), machine.output("pmset", "-g", "cap")),
+    "high power": lambda night: high_power(power_now(), commands.output("pmset", "-g", "cap")),
     "spotlight": lambda night: spotlight(
-        "".join(machine.output("mdutil", "-s", each) for each in {"/", volume(machine.output("df", "-P", "."))})
+        "".join(commands.output("mdutil", "-s", each) for each in {"/", volume(commands.output("df", "-P", "."))})
     ),
     "time machine": lambda night: time_machine(
         preference("read", "/Library/Preferences/com.apple.TimeMachine", "AutoBackup"),
-        machine.output("tmutil", "destinationinfo"),
-        machine.output("tmutil", "status"),
-        machine.output("tmutil", "isexcluded", str(Path.cwd())),
+        commands.output("tmutil", "destinationinfo"),
+        commands.output("tmutil", "status"),
+        commands.output("tmutil", "isexcluded", str(Path.cwd())),
     ),
     "updates": lambda night: updates(
         preference("read", UPDATE, "AutomaticallyInstallMacOSUpdates"), preference("read", UPDATE, "AutomaticDownload")
     ),
     "login": lambda night: login(
-        machine.output("fdesetup", "status"),
+        commands.output("fdesetup", "status"),
         preference("read", "/Library/Preferences/com.apple.loginwindow", "autoLoginUser"),
         getpass.getuser(),
     ),
-    "account": lambda night: account(machine.output("id", "-Gn")),
-    "agent": lambda night: agent(machine.output("launchctl", "list") + gui()),
-    "session": lambda night: session(machine.output("launchctl", "managername"), gui()),
+    "account": lambda night: account(commands.output("id", "-Gn")),
+    "agent": lambda night: agent(commands.output("launchctl", "list") + gui()),
+    "session": lambda night: session(commands.output("launchctl", "managername"), gui()),
     "screen saver": lambda night: screen_saver(preference("-currentHost", "read", "com.apple.screensaver", "idleTime")),
 }

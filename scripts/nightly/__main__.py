@@ -7,7 +7,6 @@ writes the report and shares the results. It can be killed at any time: the next
 
 import argparse
 import contextlib
-import os
 import platform
 import subprocess
 import sys
@@ -20,6 +19,7 @@ import filelock
 from rich.console import Console
 
 from benchmarks.harness import cases
+from benchmarks.harness.host import HERE
 from scripts import command
 from scripts.nightly import night, plan, preflight, settings
 from scripts.nightly.night import Night
@@ -105,11 +105,12 @@ def dry_run(work: Work, lanes: list[Lane]) -> int:
 
 @contextlib.contextmanager
 def awake() -> Iterator[None]:
-    """Keep a Mac awake: as long as this process lives, and no longer."""
-    if sys.platform != "darwin":
+    """Keep the machine awake where that can be asked for: as long as this process lives, and no longer."""
+    command = HERE.keep_awake()
+    if not command:
         yield
         return
-    keeper = subprocess.Popen(["caffeinate", "-dims", "-w", str(os.getpid())])
+    keeper = subprocess.Popen(command)
     try:
         yield
     finally:

@@ -12,16 +12,15 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import NamedTuple
 
 import psutil
 
 from benchmarks.harness import machine
+from benchmarks.harness.host import HERE
 from scripts import git
 from scripts.nightly.settings import Check, Checks
 
-PLATFORM_PROFILE = Path("/sys/firmware/acpi/platform_profile")
 LOAD_SECONDS = 2.0
 """For which the processor is watched."""
 
@@ -72,16 +71,9 @@ def power(check: Check) -> Finding:
 
 
 def low_power(check: Check) -> Finding:
-    if sys.platform == "darwin":
-        on = machine.low_power_mode(machine.output("pmset", "-g"))
-        return Finding(None, "low-power mode unknown") if on is None else told_low_power(on)
-    try:
-        return told_low_power(PLATFORM_PROFILE.read_text().strip() == "low-power")
-    except OSError:
+    on = HERE.low_power()
+    if on is None:
         return Finding(None, "low-power mode unknown")
-
-
-def told_low_power(on: bool) -> Finding:
     return Finding(not on, f"low-power mode {'on' if on else 'off'}")
 
 
@@ -158,10 +150,11 @@ def seconds_beside(url: str) -> float | None:
 
 
 def awake(check: Check) -> Finding:
-    if sys.platform != "darwin":
+    keeper = next(iter(HERE.keep_awake()), None)
+    if not keeper:
         return Finding(None, "sleep is not watched here")
-    kept = any(child.name() == "caffeinate" for child in psutil.Process().children())
-    return Finding(kept, "kept awake by caffeinate" if kept else "nothing keeps this Mac awake")
+    kept = any(child.name() == keeper for child in psutil.Process().children())
+    return Finding(kept, f"kept awake by {keeper}" if kept else "nothing keeps this machine awake")
 
 
 CHECKS: Mapping[str, Callable[[Check], Finding]] = {

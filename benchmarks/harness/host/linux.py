@@ -1,0 +1,68 @@
+"""Linux, from its files in /proc and /sys."""
+
+import ctypes
+import platform
+import re
+import shutil
+from pathlib import Path
+
+import psutil
+
+UNITS = {"K": 2**10, "M": 2**20, "G": 2**30}
+
+
+class Linux:
+    """Where nothing tells otherwise, what is told is what the kernel's files say below `root`."""
+
+    name = "Linux"
+    backend_package = "mlx-cpu"
+    resident_unit = 1024
+
+    def __init__(self, root: Path = Path("/")) -> None:
+        self.root = root
+
+    def system(self) -> str:
+        return f"{platform.system()} {platform.release()}"
+
+    def cpu_name(self) -> str:
+        """From where MLX's CPU device has it since 0.30.4."""
+        named = re.search(r"^model name\s*:\s*(.+)$", self._text("proc/cpuinfo"), re.MULTILINE)
+        return named[1].strip() if named else platform.processor()
+
+    def gpu_cores(self) -> int | None:
+        return None
+
+    def cache_bytes(self) -> int | None:
+        files = self.root.glob("sys/devices/system/cpu/cpu0/cache/index*/size")
+        sizes = [self._text(str(path.relative_to(self.root))).strip() for path in files]
+        told = [int(size[:-1]) * UNITS[size[-1]] for size in sizes if re.fullmatch(r"[0-9]{1,9}[KMG]", size)]
+        return max(told, default=None) or None
+
+    def footprint_bytes(self) -> int:
+        return psutil.Process().memory_info().rss
+
+    def give_back(self) -> None:
+        library = ctypes.CDLL(None)
+        if hasattr(library, "malloc_trim"):  # glibc's
+            library.malloc_trim(0)
+
+    def low_power(self) -> bool | None:
+        profile = self._text("sys/firmware/acpi/platform_profile").strip()
+        return profile == "low-power" if profile else None
+
+    def conditions(self) -> dict[str, object]:
+        return {}
+
+    def keep_awake(self) -> tuple[str, ...]:
+        return ()
+
+    def missing_build_tools(self) -> str:
+        missing = [tool for tool in ("g++", "make", "cmake") if not shutil.which(tool)]
+        return f"no {', no '.join(missing)}; install {', '.join(missing)}" if missing else ""
+
+    def _text(self, name: str) -> str:
+        """What a file says; empty if there is none."""
+        try:
+            return (self.root / name).read_text(errors="replace")
+        except OSError:
+            return ""
