@@ -25,6 +25,11 @@ from scripts import asv_below, command, earlier, ledger, scratch  # noqa: F401
 BEGAN = time.time()
 """When this run of asv was started."""
 
+os.environ.setdefault("SYSTEM_VERSION_COMPAT", "0")
+"""A Python that was built with an older SDK says 16.0 on macOS 26 otherwise (cpython#135675), and pip, which asks it,
+takes the wheel for macOS 15. All that is installed is by processes that inherit this.
+"""
+
 CPU_PACKAGE, CUDA_PACKAGE = "mlx-cpu", "mlx-cuda-13"
 
 PREFLIGHT = """

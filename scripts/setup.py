@@ -88,6 +88,7 @@ def main():
             "Python %d.%d or newer is needed, this is %s; name one: make setup PYTHON=python3.12"
             % (*OLDEST, platform.python_version())
         )
+    os.environ.setdefault("SYSTEM_VERSION_COMPAT", "0")  # or pip takes MLX's wheel for macOS 15 on 26: asv_plugin.py
     try:
         if not is_ready(backend):
             install(backend)

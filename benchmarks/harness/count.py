@@ -23,8 +23,10 @@ from benchmarks.harness.step import TRACES, Step
 from benchmarks.harness.tracing import untraced_variants
 
 TRACED_STEPS = 10
-MINIATURE = trees.Shape((64, 64))
-"""What every leaf becomes: small, and larger than all of a step's scalars together."""
+MINIATURE = trees.Shape((64, 128))
+"""What every leaf becomes: small, and larger than all of a step's scalars together; in every dtype a page of 16 KiB, a
+part of one, or whole ones, since Metal allocates whole pages and what it adds would look like an array left behind.
+"""
 
 HARNESS = str(Path(__file__).parent)
 

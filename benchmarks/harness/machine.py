@@ -5,14 +5,18 @@ Nothing here fails on an unknown machine: what cannot be told is None, and says 
 
 import os
 import platform
+import re
 from functools import cache
-from importlib.metadata import version
+from importlib.metadata import distributions, version
 from typing import Any, NamedTuple
 
 import psutil
 
 from benchmarks.harness import chips
 from benchmarks.harness.host import HERE
+
+PACKAGE = re.compile(r"mlx(-metal|-cpu|-cuda\S*)?")
+"""The packages that a release of MLX consists of."""
 
 
 class Machine(NamedTuple):
@@ -80,10 +84,28 @@ def gpu_info() -> dict[str, Any]:
 
 
 def free_bytes() -> int:
-    """Memory that a case can still take: of the device on CUDA, of the machine elsewhere."""
+    """Memory that a case can still take: of the device on CUDA, of the machine elsewhere.
+
+    On Metal no more than its working set has room for: beyond it MLX empties its buffer cache, and allocating again
+    would be part of a step; the system may have wired memory for others, too.
+    """
     if identify().backend == "CUDA":
         return int(gpu_info().get("free_memory", 0))
-    return psutil.virtual_memory().available
+    available = psutil.virtual_memory().available
+    limit = working_set_bytes()
+    return available if limit is None else max(0, min(available, limit - active_bytes()))
+
+
+def working_set_bytes() -> int | None:
+    """What Metal recommends a process to use at most (`iogpu.wired_limit_mb` raises it); None on other backends."""
+    limit = gpu_info().get("max_recommended_working_set_size")
+    return int(limit) if backend() == "Metal" and limit else None
+
+
+def active_bytes() -> int:
+    import mlx.core as mx
+
+    return mx.get_active_memory()
 
 
 def buffer_cache_limit() -> int:
@@ -97,14 +119,26 @@ def settings() -> dict[str, object]:
 
     return {
         "mlx": version("mlx"),
+        "wheels": wheels(),
         "python": platform.python_version(),
         "numpy": version("numpy"),
         "device": str(mx.default_device()),
         "system": HERE.system(),
         "cpu_count": os.cpu_count(),
         "buffer_cache_limit": buffer_cache_limit(),
+        "working_set": working_set_bytes(),
         "variables": {name: value for name, value in os.environ.items() if name.startswith("MLX_")},
     }
+
+
+def wheels() -> dict[str, str]:
+    """The platform that each of MLX's packages was built for: of one release macOS has several wheels, which differ."""
+    told = {}
+    for one in distributions():
+        if PACKAGE.fullmatch(name := one.metadata["Name"] or ""):
+            tags = re.findall(r"^Tag: (\S{1,200})$", one.read_text("WHEEL") or "", re.MULTILINE)
+            told[name] = ", ".join(tags) or "unknown"
+    return dict(sorted(told.items()))
 
 
 def conditions() -> dict[str, object]:
