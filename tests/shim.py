@@ -10,6 +10,7 @@ runs when it is called, so it cannot be part of what `mx.compile` traces.
 """
 
 import ctypes
+import platform
 import re
 import subprocess
 import tempfile
@@ -30,6 +31,10 @@ metal_kernel = mx.fast.metal_kernel
 CUDA_TYPES = {mx.float32: "float", mx.float16: "__half", mx.bfloat16: "__nv_bfloat16", mx.int64: "int64_t"}
 
 
+CONTRACTED = ("-ffp-contract=fast", *(["-mfma"] if platform.machine() == "x86_64" else []))
+"""Metal's "safe" math mode keeps infinities and NaN, but may fuse a multiplication and an addition."""
+
+
 class Array(ctypes.Structure):
     """`Array` of shim.hpp."""
 
@@ -47,8 +52,10 @@ class Launch(NamedTuple):
     threads: int
     group: int
 
-    def outputs(self) -> list[mx.array]:
-        """Run every thread. Raises IndexError for an access outside an array, AssertionError for a wrong write."""
+    def outputs(self, contracted: bool = False) -> list[mx.array]:
+        """Run every thread; `contracted` lets the compiler round a product and a sum once, as a GPU's may.
+
+        Raises IndexError for an access outside an array, AssertionError for a wrong write."""
         assert all(array.size for array in self.inputs), "an empty array has no buffer to be passed"
         inputs = [np.array(array.reshape(-1).view(mx.uint8)) for array in self.inputs]
         counts = [int(np.prod(shape)) for shape in self.output_shapes]
@@ -57,20 +64,22 @@ class Launch(NamedTuple):
             for count, dtype in zip(counts, self.output_dtypes, strict=True)
         ]
         sizes = [array.size for array in self.inputs] + counts
-        accesses = self.run(inputs + outputs, sizes, self.threads)
+        accesses = self.run(inputs + outputs, sizes, self.threads, contracted)
         assert accesses[len(inputs) :] == counts, "every element of an output is to be written once"
         return [
             mx.array(output).view(dtype).reshape(shape)
             for output, shape, dtype in zip(outputs, self.output_shapes, self.output_dtypes, strict=True)
         ]
 
-    def run(self, buffers: Sequence[np.ndarray], sizes: Sequence[int], threads: int) -> list[int]:
+    def run(
+        self, buffers: Sequence[np.ndarray], sizes: Sequence[int], threads: int, contracted: bool = False
+    ) -> list[int]:
         """Run the first `threads` threads on `buffers` of so many elements; how often each buffer was accessed."""
         assert 0 < self.threads < 2**31
         arrays = (Array * len(buffers))(
             *(Array(buffer.ctypes.data, size, 0) for buffer, size in zip(buffers, sizes, strict=True))
         )
-        if compiled(self.text)(arrays, threads, self.threads, self.group):
+        if compiled(self.text, contracted)(arrays, threads, self.threads, self.group):
             raise IndexError("the kernel accessed an element that the array does not have")
         return [array.accesses for array in arrays]
 
@@ -164,11 +173,24 @@ extern "C" int run(Array* arrays, int64_t count, int64_t threads, int64_t group)
 
 
 @cache
-def compiled(text: str) -> Callable[..., int]:
+def compiled(text: str, contracted: bool = False) -> Callable[..., int]:
     """The function `run` of `text`, compiled without a warning. Nothing is left on the disk."""
     with tempfile.TemporaryDirectory() as folder:
         library = Path(folder) / "kernel.so"
-        command = ["g++", "-std=c++17", "-O2", "-Wall", "-Werror", "-shared", "-fPIC", f"-I{HERE}", "-x", "c++", "-"]
+        command = [
+            "g++",
+            *(CONTRACTED if contracted else ("-ffp-contract=off",)),
+            "-std=c++17",
+            "-O2",
+            "-Wall",
+            "-Werror",
+            "-shared",
+            "-fPIC",
+            f"-I{HERE}",
+            "-x",
+            "c++",
+            "-",
+        ]
         made = subprocess.run([*command, "-o", str(library)], input=cpp_text(text), text=True, capture_output=True)
         assert made.returncode == 0, made.stderr
         function = ctypes.CDLL(str(library)).run

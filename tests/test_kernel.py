@@ -1,6 +1,7 @@
 """The variant `kernel`: the text of its GPU kernels, compiled as C++ (shim.py), held against float64 and upstream."""
 
 import copy
+import math
 import pickle
 from typing import Any, NamedTuple
 from unittest.mock import patch
@@ -16,6 +17,8 @@ import adamw
 from adamw import arithmetic, reference
 from adamw.base import CompiledAdamW, Unavailable
 from adamw.variants import kernel
+from benchmarks.harness import trees
+from benchmarks.harness.evaluation import hollow
 
 SETTINGS = [
     {"learning_rate": 1e-2},
@@ -132,6 +135,25 @@ def test_a_step_is_float32_arithmetic_rounded_once(launches, precision, settings
     assert run.optimizer.step.item() == 9
 
 
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_so_it_is_where_products_and_sums_are_fused(backend, precision):
+    with shim.gpu(backend, lambda launch: launch.outputs(contracted=True)):
+        run = Run(adamw.create("kernel", **SETTINGS[1]), PRECISIONS[precision], [1, 257, 2000])
+        for _ in range(3):
+            assert run.excess(**SETTINGS[1]) <= 1
+
+
+def test_fused_is_not_the_same_to_the_last_bit(backend):
+    """Else the test above would show nothing."""
+    found = []
+    for contracted in (False, True):
+        with shim.gpu(backend, lambda launch, contracted=contracted: launch.outputs(contracted)):
+            run = Run(adamw.create("kernel", **SETTINGS[0]), PRECISIONS["float32"], [2000])
+            run.excess(**SETTINGS[0])
+            found.append(run.leaves[0]["m"])
+    assert not mx.array_equal(*found)
+
+
 @pytest.mark.parametrize("precision", ["float16", "bfloat16", "mixed"])
 def test_upstreams_half_arithmetic_is_not(precision):
     """The bound that `kernel` keeps is not one that anything keeps."""
@@ -145,6 +167,20 @@ def test_a_leaf_longer_than_the_grid(launches, precision):
     run = Run(adamw.create("kernel", **settings), PRECISIONS[precision], [2**20 + 3, 0, 300, 7])
     assert run.excess(**settings) <= 1
     assert [launch.threads for launch in launches] == [2**20, 256]
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_every_leaf_table_of_metals(precision):
+    """Launches of every number of leaves, whose last groups are full, almost empty, or all there is."""
+    sizes = [256, 257, 9, 1000, 511, 8, 300]
+    settings = SETTINGS[1]
+    for number in range(1, len(sizes) + 1):
+        with shim.gpu("metal") as launches:
+            assert (
+                Run(adamw.create("kernel", **settings), PRECISIONS[precision], sizes[:number]).excess(**settings) <= 1
+            )
+        assert sum(len(launch.output_shapes) for launch in launches) == 3 * number
+        assert len(launches) == -(-number // 4)
 
 
 def test_early_steps_with_bias_correction_and_betas_near_one(launches):
@@ -335,6 +371,58 @@ def test_mlx_takes_the_call_and_nothing_is_evaluated():
     made = [part for part in parts if part.get("name") == "CustomKernel"]
     assert [[shape for _, shape, _ in part["outputs"]] for part in made] == [[(300, 2)] * 12, [(300, 2)] * 3, [()] * 3]
     assert {str(dtype) for _, _, dtype in made[0]["outputs"]} == {"mlx.core.bfloat16", "mlx.core.float32"}
+
+
+TREES = [*trees.CATALOGUE, *(f"leaf_{size}" for size in trees.SWEEP)]
+
+
+@pytest.mark.parametrize("precision", ["float32", "all_different"])
+@pytest.mark.parametrize("tree", TREES)
+def test_every_launch_of_every_tree_is_one_that_the_backend_takes(backend, tree, precision):
+    """No text and no memory: only what a launch is called with."""
+    called: list[dict[str, Any]] = []
+
+    def recorded(which: str, kind: kernel.Kind, leaves: int) -> Any:
+        def call(**arguments: Any) -> list[mx.array]:
+            called.append(arguments)
+            shapes = zip(arguments["output_shapes"], arguments["output_dtypes"], strict=True)
+            return [hollow(shape, dtype) for shape, dtype in shapes]
+
+        return call
+
+    dtypes = PRECISIONS[precision]
+    shapes = trees.build(tree)
+    parameters, gradients = (
+        trees.mapped(lambda shape, dtype=dtype: hollow(shape, dtype), shapes)
+        for dtype in (dtypes.parameter, dtypes.gradient)
+    )
+    with patch.object(kernel, "backend", lambda: backend), patch.object(kernel, "made_kernel", recorded):
+        optimizer = adamw.create("kernel", learning_rate=1e-3)
+        optimizer.init(parameters)
+        optimizer.apply_gradients(gradients, parameters)
+    done: list[int] = []
+    for launch in called:
+        (threads, *ones), (group, *others) = launch["grid"], launch["threadgroup"]
+        assert ones == others == [1, 1]
+        assert 0 < group <= threads < 2**31
+        assert threads % group == 0
+        assert len(launch["inputs"]) + len(launch["output_shapes"]) <= {"metal": 31, "cuda": 4096 // 8}[backend]
+        assert all(array.size for array in launch["inputs"])
+        leaves = [math.prod(shape) for shape in launch["output_shapes"][::3]]
+        table = launch["inputs"][1].tolist()
+        starts, end, sizes = table[: len(leaves)], table[len(leaves)], table[len(leaves) + 1 :]
+        assert sizes == leaves
+        assert all(start % group == 0 for start in starts)
+        ends = [*starts[1:], end]
+        assert all(size <= stop - start < size + group for start, stop, size in zip(starts, ends, sizes, strict=True))
+        assert threads <= end < 2**63
+        done += leaves
+    assert sorted(done) == sorted(shape.size for shape in trees.leaves(shapes) if shape.size)
+
+
+def test_no_launch_of_any_tree_passes_32_bits():
+    assert kernel.MOST_THREADS < 2**31
+    assert kernel.MOST_THREADS % kernel.THREADGROUP == 0
 
 
 def test_a_leaf_of_more_than_2_to_the_31_elements(backend, tmp_path):
