@@ -153,6 +153,10 @@ class TestMacs:
             "no Metal compiler; install Xcode, then: xcodebuild -downloadComponent MetalToolchain"
         )
 
+    def test_it_runs_where_macos_wants_it(self):
+        with Mac().on_core(0):
+            pass
+
     def test_it_is_kept_awake_for_this_process(self):
         assert Mac().keep_awake() == ("caffeinate", "-dims", "-w", str(os.getpid()))
 

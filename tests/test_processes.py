@@ -11,6 +11,7 @@ import pytest
 from paired import SMALL
 
 from benchmarks.harness import sampling, turns
+from benchmarks.harness.host.linux import Linux
 from scripts import pairs, scratch, sides, workers
 from scripts.pairs import Contestant, Kind
 
@@ -112,10 +113,10 @@ class TestTurns:
 
     def test_where_threads_begin_is_undone(self):
         before = os.sched_getaffinity(0)
-        with turns.begun_on(min(before)):
+        with Linux().on_core(min(before)):
             assert os.sched_getaffinity(0) == {min(before)}
         assert os.sched_getaffinity(0) == before
-        with turns.begun_on(None):
+        with Linux().on_core(None):
             assert os.sched_getaffinity(0) == before
 
 

@@ -5,13 +5,12 @@ waits, and holds no core.
 """
 
 import json
-import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
 from typing import Any, TextIO
 
 from benchmarks.harness import conversation, machine, sampling
 from benchmarks.harness.cases import Case
+from benchmarks.harness.host import HERE
 from benchmarks.harness.sampling import no_garbage_collection
 
 SMALL = 4096
@@ -83,29 +82,9 @@ def turn(step: Callable[[], None], steps: int, extra: int = 0, core: int | None 
     machine's, and a process would stay on its own. The steps by the clock may use all cores.
     """
     call = slowed(step, extra) if extra else step
-    with begun_on(core):
+    with HERE.on_core(core):
         call()
     return sampling.turn(call, steps)
-
-
-@contextmanager
-def begun_on(core: int | None) -> Iterator[None]:
-    """Have the threads of this process run on `core` for a while. Where the system cannot do that, nothing happens."""
-    if core is None or not hasattr(os, "sched_setaffinity"):
-        yield
-        return
-    everywhere = os.sched_getaffinity(0)
-    move({core})
-    try:
-        yield
-    finally:
-        move(everywhere)
-
-
-def move(cores: set[int]) -> None:
-    for thread in os.listdir("/proc/self/task"):
-        with suppress(OSError):  # a thread that has ended
-            os.sched_setaffinity(int(thread), cores)
 
 
 def slowed(step: Callable[[], None], extra: int) -> Callable[[], None]:

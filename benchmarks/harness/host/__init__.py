@@ -4,6 +4,7 @@ It is chosen here and nowhere else; a new one is a file beside these and a line 
 """
 
 import sys
+from contextlib import AbstractContextManager
 from typing import Protocol
 
 from benchmarks.harness.host.linux import Linux
@@ -45,6 +46,9 @@ class Host(Protocol):
 
     def conditions(self) -> dict[str, object]:
         """What may change from case to case: heat and power, as far as they are told."""
+
+    def on_core(self, core: int | None) -> AbstractContextManager[object]:
+        """Have the threads of this process run on one core for a while, where they can be told; anywhere if None."""
 
     def keep_awake(self) -> tuple[str, ...]:
         """The command that keeps the machine awake while this process lives; empty if there is none."""

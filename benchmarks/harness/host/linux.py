@@ -1,9 +1,12 @@
 """Linux, from its files in /proc and /sys."""
 
 import ctypes
+import os
 import platform
 import re
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -53,6 +56,18 @@ class Linux:
     def conditions(self) -> dict[str, object]:
         return {}
 
+    @contextmanager
+    def on_core(self, core: int | None) -> Iterator[None]:
+        if core is None or not hasattr(os, "sched_getaffinity"):
+            yield
+            return
+        everywhere = os.sched_getaffinity(0)
+        move({core})
+        try:
+            yield
+        finally:
+            move(everywhere)
+
     def keep_awake(self) -> tuple[str, ...]:
         return ()
 
@@ -66,3 +81,11 @@ class Linux:
             return (self.root / name).read_text(errors="replace")
         except OSError:
             return ""
+
+
+def move(cores: set[int]) -> None:
+    """Have the threads of this process run on `cores`."""
+    if hasattr(os, "sched_setaffinity"):
+        for thread in os.listdir("/proc/self/task"):
+            with suppress(OSError):  # a thread that has ended
+                os.sched_setaffinity(int(thread), cores)

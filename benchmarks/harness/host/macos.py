@@ -4,6 +4,7 @@ import ctypes
 import json
 import os
 import re
+from contextlib import AbstractContextManager, nullcontext
 
 import psutil
 
@@ -69,6 +70,10 @@ class Mac:
             "on_battery": on_battery(self.run("pmset", "-g", "batt")),
             "low_power_mode": self.low_power(),
         }
+
+    def on_core(self, core: int | None) -> AbstractContextManager[object]:
+        """macOS chooses the cores itself."""
+        return nullcontext()
 
     def keep_awake(self) -> tuple[str, ...]:
         return "caffeinate", "-dims", "-w", str(os.getpid())
