@@ -4,6 +4,8 @@
 #               CASE=REGEX chooses the cases
 # make exact    set up, count what a step does in BASE (default HEAD~1) and in the working tree, say what changed
 # make report   set up, write the HTML report of all results that are there
+# make mac-check  set up, hold what is assumed of Macs against this one: ten minutes, and one file to send back
+# make coverage   set up, say which lines that only a Mac runs the tests run, wherever they are
 # make setup    set up only: everything goes to .venv, again and again without harm
 # make lint     what `make test` checks before the tests
 #
@@ -12,7 +14,12 @@
 PYTHON ?= $(shell .venv/bin/python -c 'print(".venv/bin/python")' 2>/dev/null || echo python3)
 PROFILE ?= quick
 
-.PHONY: bench test compare exact report setup lint
+# What only a Mac runs, or a GPU, and the tests that run it here.
+MAC_ONLY = benchmarks/harness/host/macos.py,scripts/doctor/macos.py,scripts/assumptions.py,scripts/mac_check.py,$\
+  adamw/variants/kernel.py
+MAC_TESTS = tests/test_host.py tests/test_doctor.py tests/test_mac_check.py tests/test_kernel.py -k "not cuda"
+
+.PHONY: bench test compare exact report mac-check coverage setup lint
 
 bench: setup
 	@.venv/bin/python -m scripts.bench --profile $(PROFILE)
@@ -25,6 +32,14 @@ exact: setup
 
 report: setup
 	@.venv/bin/python -m scripts.report
+
+mac-check: setup
+	@.venv/bin/python -m scripts.mac_check
+
+coverage: setup
+	@.venv/bin/python -m coverage run --branch --include="$(MAC_ONLY)" --data-file=.venv/coverage \
+	  -m pytest --quiet $(MAC_TESTS)
+	@.venv/bin/python -m coverage report --data-file=.venv/coverage --show-missing --fail-under=100
 
 test: setup lint
 	@.venv/bin/python -m pytest -n 2 --dist loadfile --benchmark-disable

@@ -3,6 +3,7 @@
 import copy
 import math
 import pickle
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 from unittest.mock import patch
 
@@ -124,6 +125,15 @@ def test_without_a_gpu_it_says_what_is_needed():
     with pytest.raises(Unavailable, match=r"needs a GPU.*: run it on") as raised:
         adamw.create("kernel", learning_rate=1e-3)
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("device", "metal", "name"), [("gpu", True, "metal"), ("gpu", False, "cuda"), ("cpu", True, "cpu")]
+)
+def test_what_mlx_runs_on(device, metal, name, monkeypatch):
+    monkeypatch.setattr(mx, "default_device", lambda: mx.Device(getattr(mx, device)))
+    monkeypatch.setattr(mx, "metal", SimpleNamespace(is_available=lambda: metal))
+    assert kernel.backend() == name
 
 
 @pytest.mark.parametrize("settings", SETTINGS, ids=["plain", "all"])

@@ -1,0 +1,325 @@
+"""What is wrong about a Mac is said, and what is right: with the answers that macs.py has, and with MLX's patched."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import macs
+import mlx.core as mx
+import pytest
+from macs import EMPTY, MACS, MIB, answers
+
+from benchmarks.harness import chips, machine
+from benchmarks.harness.counters import Counters
+from benchmarks.harness.host import Linux, Mac, commands
+from scripts import assumptions, command, mac_check
+from scripts.counting import Failure
+
+ROOT = Path(__file__).parent.parent
+M3 = MACS["M3 Max"]
+
+
+class Here:
+    """This machine as a Mac: what its commands answer, and what MLX tells of its GPU, can be changed."""
+
+    def __init__(self, monkeypatch) -> None:
+        self.patch = monkeypatch
+        self.told = dict(M3)
+        self.device: dict[str, object] = {"device_name": "Apple M3 Max"}
+        run = lambda *words: answers(self.told)(*words)  # noqa: E731
+        mac = Mac(run)
+        for module in (assumptions, machine, mac_check):
+            monkeypatch.setattr(module, "HERE", mac)
+        monkeypatch.setattr(commands, "output", run)
+        monkeypatch.setattr(machine, "gpu_info", lambda: self.device)
+        monkeypatch.setattr(machine, "backend", lambda: "Metal")
+        monkeypatch.setattr(machine, "identify", machine.identify.__wrapped__)
+        monkeypatch.setattr(assumptions.platform, "mac_ver", lambda: ("15.5", ("", "", ""), "arm64"))
+        monkeypatch.setattr(assumptions.psutil, "virtual_memory", lambda: SimpleNamespace(total=64 * 2**30))
+
+
+@pytest.fixture
+def here(monkeypatch, at_root) -> Here:
+    return Here(monkeypatch)
+
+
+def holds(name: str) -> bool | None:
+    found, words = assumptions.ASSUMPTIONS[name][1]()
+    assert words
+    return found
+
+
+class TestHost:
+    NAMES = (
+        "system",
+        "Python's release",
+        "chip",
+        "GPU cores",
+        "vendor's ceiling",
+        "caches",
+        "heat and power",
+        "backend",
+    )
+
+    @pytest.mark.parametrize("name", NAMES)
+    def test_a_mac_is_as_assumed(self, here, name):
+        assert holds(name) is True
+
+    @pytest.mark.parametrize("name", NAMES)
+    def test_a_mac_that_tells_nothing_is_not(self, here, name):
+        here.told = dict(EMPTY)
+        here.patch.setattr(machine, "backend", lambda: "CPU")
+        assert holds(name) is (None if name == "vendor's ceiling" else False)
+
+    def test_what_contradicts_is_wrong(self, here):
+        here.told[macs_profiler] = macs.profiler("Apple M3 Max", 30)
+        here.device = {"device_name": "Apple Paravirtual device"}
+        here.patch.setattr(assumptions.platform, "mac_ver", lambda: ("16.0", ("", "", ""), "arm64"))
+        for name in ("GPU cores", "chip", "Python's release"):
+            assert holds(name) is False, name
+
+    def test_an_unknown_chip_is_no_wrong_one(self, here):
+        here.device = {"device_name": "Apple M9"}
+        found, words = assumptions.known_chip()
+        assert found is None
+        assert words == "Apple M9 with 40 cores is not in chips.py, so it has no vendor's ceiling"
+
+    def test_footprint(self, here):
+        readings = iter([0, 64 * MIB, 0, 1 * MIB])
+        here.patch.setattr(assumptions.HERE, "footprint_bytes", lambda: next(readings))
+        assert holds("footprint") is True
+        assert holds("footprint") is False
+
+    @pytest.mark.parametrize(("asked", "expected"), [((), False), (("sleep", "60"), True), (("true",), False)])
+    def test_kept_awake(self, here, asked, expected):
+        here.patch.setattr(assumptions.HERE, "keep_awake", lambda: asked)
+        assert holds("kept awake") is expected
+
+    @pytest.mark.parametrize(
+        ("tag", "release", "expected"),
+        [
+            ("py3-none-macosx_15_0_arm64", "15.5", True),
+            ("py3-none-macosx_26_0_arm64", "26.1", True),
+            ("py3-none-macosx_26_0_arm64", "27.0", True),
+            ("py3-none-macosx_15_0_arm64", "26.1", False),
+            ("py3-none-any", "15.5", None),
+        ],
+    )
+    def test_wheel(self, here, tag, release, expected):
+        here.told["sw_vers"] = macs.SW_VERS.format(release, "25A1")
+        here.patch.setattr(machine, "wheels", lambda: {"mlx": "any", "mlx-metal": tag})
+        assert holds("wheel") is expected
+
+
+macs_profiler = "system_profiler SPDisplaysDataType -json"
+
+
+class TestDevice:
+    @pytest.mark.parametrize(("limit", "expected"), [(48, True), (64, True), (16, False), (128, False), (None, False)])
+    def test_working_set(self, here, limit, expected):
+        if limit:
+            here.device["max_recommended_working_set_size"] = limit * 2**30
+        assert holds("working set") is expected
+
+    def test_peak_counter(self, here):
+        assert holds("peak counter") is True
+        here.patch.setattr(mx, "get_peak_memory", lambda: 5)
+        assert holds("peak counter") is False
+
+    def test_pages(self, here):
+        assert holds("pages") is False  # this backend has none
+        here.patch.setattr(assumptions, "added", lambda size: size if size <= 16384 else -(-size // 16384) * 16384)
+        assert holds("pages") is True
+
+    def test_what_an_array_adds(self):
+        assert assumptions.added(40_000) == 40_000
+
+    def test_evaluation(self, here):
+        assert holds("evaluation") is True
+        here.patch.setattr(mx, "eval", lambda *arrays: None)
+        here.patch.setattr(mx, "synchronize", lambda: time.sleep(0.01))
+        assert holds("evaluation") is False
+
+    def test_donation(self, here):
+        assert holds("donation") is True
+        here.patch.setattr(assumptions.donation, "measure", lambda: assumptions.Donation(True, False, False))
+        assert holds("donation") is False
+
+    def test_clock(self, here):
+        assert holds("clock") is True
+        here.patch.setattr(assumptions.time, "get_clock_info", lambda name: SimpleNamespace(resolution=0.01))
+        assert holds("clock") is False
+
+    def test_child_process(self, here):
+        assert holds("child process") is True
+        here.patch.setattr(assumptions, "run", lambda words, seconds: (-11, ""))
+        assert holds("child process") is False
+
+    def test_kernel(self, here):
+        here.patch.setattr(assumptions.cases, "precisions", lambda name: ("float32",))
+        case = assumptions.cases.case
+        here.patch.setattr(assumptions.cases, "case", lambda name, workload: case("eager", workload))
+        assert holds("kernel") is True
+        here.patch.setattr(assumptions, "Step", lambda case: None)
+        assert mac_check.looked(assumptions.kernel, "kernel")[0] is False
+
+
+class Counted:
+    """What counts every case, and finds the same in each."""
+
+    variants = ("eager",)
+    finds: object = Counters(3, 0, 0, 0, kept_arrays=0, wrong_results=0, graph_growth=0, memory_growth=0)
+
+    def __init__(self, side: object) -> None:
+        pass
+
+    def __enter__(self) -> "Counted":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def count(self, name: str) -> object:
+        return self.finds
+
+
+class TestWork:
+    def test_counters(self, here, monkeypatch):
+        monkeypatch.setattr(assumptions, "Counter", Counted)
+        assert holds("counters") is True
+        for finds, words in (
+            (Counted.finds._replace(kept_arrays=3), "wrong 0, kept 3, grows 0 operations and 0 bytes"),
+            (Counted.finds._replace(wrong_results=1), "wrong 1, kept 0"),
+            (Failure("died"), "eager/float32/two_leaves: died"),
+        ):
+            monkeypatch.setattr(Counted, "finds", finds)
+            found, told = assumptions.counters()
+            assert found is False
+            assert words in told
+
+    @pytest.mark.parametrize(
+        ("ceiling", "seconds", "spec", "expected"),
+        [
+            (380e9, 1.1, 400, True),
+            (380e9, 1.1, None, True),
+            (380e9, 0.9, 400, False),  # faster than the ceiling
+            (500e9, 1.1, 400, False),  # more than the vendor says
+            (100e9, 1.1, 400, False),
+        ],
+    )
+    def test_timings(self, here, monkeypatch, ceiling, seconds, spec, expected):
+        host = {"what": "machine", "ceiling": {"bytes_per_second": ceiling, "kernel": "MLX triad"}}
+        host["spec"] = chips.find("Apple M3 Max", 40)._asdict() if spec else None
+        steps = [
+            {"what": "case", "case": name, "ideal_bytes": ceiling, "measurement": {"step": {"seconds": [9.0, seconds]}}}
+            for name in assumptions.MEASURED
+        ]
+        monkeypatch.setattr(assumptions.releases, "measured", lambda *_, first: ([host, *steps], []))
+        assert holds("timings") is expected
+        monkeypatch.setattr(assumptions.releases, "measured", lambda *_, first: ([host, *steps[1:]], []))
+        assert holds("timings") is False
+        monkeypatch.setattr(assumptions.releases, "measured", lambda *_, first: ([], ["it died"]))
+        assert assumptions.timings() == (False, "it died")
+
+    @pytest.mark.parametrize(
+        ("names", "expected"), [(["mlx", "mlx_metal"], True), (["mlx"], False), (["mlx_metal", "mlx_cpu"], False)]
+    )
+    def test_environment(self, here, monkeypatch, tmp_path, names, expected):
+        monkeypatch.chdir(tmp_path)
+        for name in names:
+            (tmp_path / f".asv/env/x/lib/python3.13/site-packages/{name}-1.dist-info").mkdir(parents=True)
+        (tmp_path / ".asv/env/x/asv-env-info.json").write_text("{}")
+        monkeypatch.setattr(assumptions, "run", lambda words, seconds: (0, ""))
+        assert holds("asv's environment") is expected
+        monkeypatch.setattr(assumptions, "run", lambda words, seconds: (1, "no network"))
+        assert assumptions.environment() == (False, "no network")
+
+    def test_the_tests_are_there(self, here, monkeypatch):
+        asked: list[list[str]] = []
+        monkeypatch.setattr(assumptions, "run", lambda words, seconds: asked.append(words) or (0, "3 passed"))
+        assert assumptions.tests() == (True, "3 passed")
+        files = [word for word in asked[0] if word.endswith(".py")]
+        assert files
+        assert all((ROOT / name).is_file() for name in files)
+
+    def test_a_command(self):
+        assert assumptions.run(["sh", "-c", "echo one; echo two; exit 3"], 20) == (3, "two")
+        assert assumptions.run(["true"], 20) == (0, "")
+        assert assumptions.run(["sleep", "60"], 0.2) == (124, "not done within 0.2 s")
+
+
+class TestCommand:
+    @pytest.fixture
+    def few(self, here, monkeypatch, tmp_path) -> Path:
+        """Three assumptions: one holds, one is wrong, one fails; and one that cannot be told."""
+
+        def fails() -> assumptions.Found:
+            raise RuntimeError(f"no\nmetal in {Path.cwd()} of {Path.home()}")
+
+        looks = {
+            "one": ("it is so", lambda: (True, "so")),
+            "two": ("it is not so", lambda: (False, f"\x1b[31m{ROOT}/x")),
+            "three": ("it runs", fails),
+            "four": ("it is told", lambda: (None, "no word")),
+        }
+        monkeypatch.setattr(mac_check, "ASSUMPTIONS", looks)
+        return tmp_path / "mac.json"
+
+    def test_a_row_and_an_entry_for_each(self, few, capsys):
+        assert mac_check.main(["--json", str(few)]) == 1
+        printed = capsys.readouterr().out.splitlines()
+        assert printed[0] == "as assumed  one: so"
+        assert printed[2].startswith("WRONG       three: RuntimeError: no metal in ")
+        assert printed[-1] == f"4 assumptions, 2 wrong; please send back {few}"
+        told = json.loads(few.read_text())
+        assert [(one["name"], one["holds"]) for one in told["findings"]] == [
+            ("one", True), ("two", False), ("three", False), ("four", None)
+        ]  # fmt: skip
+        assert told["machine"].startswith("Apple M3 Max, 40 GPU cores")
+        assert "under way" not in told
+        assert str(ROOT) not in few.read_text()
+        assert str(Path.home()) not in few.read_text().replace(str(few), "")
+
+    def test_only_some(self, few, capsys):
+        assert mac_check.main(["--json", str(few), "--only", "one", "--only", "four"]) == 0
+        assert len(json.loads(few.read_text())["findings"]) == 2
+        with pytest.raises(command.UserError, match="names are: one, two, three, four"):
+            mac_check.main(["--only", "five"])
+
+    def test_what_is_left_when_the_time_is_over(self, few, monkeypatch, capsys):
+        monkeypatch.setattr(mac_check, "SECONDS", -1.0)
+        assert mac_check.main(["--json", str(few)]) == 0
+        assert {one["found"] for one in json.loads(few.read_text())["findings"]} == {"no time was left"}
+
+    def test_what_ended_it_can_be_seen(self, few, monkeypatch):
+        def killed() -> assumptions.Found:
+            raise KeyboardInterrupt
+
+        monkeypatch.setitem(mac_check.ASSUMPTIONS, "three", ("it runs", killed))
+        with pytest.raises(KeyboardInterrupt):
+            mac_check.main(["--json", str(few)])
+        told = json.loads(few.read_text())
+        assert told["under way"] == "three"
+        assert len(told["findings"]) == 2
+
+    def test_elsewhere_it_says_so(self, monkeypatch):
+        monkeypatch.setattr(mac_check, "HERE", Linux())
+        with pytest.raises(command.UserError, match="this is Linux; mac-check is for a Mac"):
+            mac_check.main([])
+
+    def test_the_module_runs(self):
+        done = subprocess.run([sys.executable, "-m", "scripts.mac_check", "--help"], cwd=ROOT, capture_output=True)
+        assert done.returncode == 0
+        assert done.stdout.count(b"python -m scripts.mac_check") >= 2
+
+
+def test_every_assumption_has_a_name_words_and_a_look_of_its_own():
+    looks = [look for _, look in assumptions.ASSUMPTIONS.values()]
+    assert (
+        len({look.__name__ for look in looks})
+        == len(looks)
+        == len({words for words, _ in assumptions.ASSUMPTIONS.values()})
+    )
