@@ -22,7 +22,7 @@ def environments(tmp_path_factory) -> Path:
 
     base = tmp_path_factory.getbasetemp()
     shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
-    made = shared / "environments" / "checkout" / ".asv" / "env"
+    made = shared / "environments" / "a checkout" / ".asv" / "env"
     with FileLock(shared / "environments.lock"):
         if not made.exists():
             Night(shared / "environments").install()

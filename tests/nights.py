@@ -66,7 +66,7 @@ class Night:
     def __init__(
         self, folder: Path, environments: Path | None = None, origin: Path | None = None, machine: str = MACHINE
     ) -> None:
-        self.folder, self.path, self.machine = folder, folder / "checkout", machine
+        self.folder, self.path, self.machine = folder, folder / "a checkout", machine
         home = folder / "home"
         home.mkdir(parents=True)
         cache = os.environ.get("XDG_CACHE_HOME", str(Path.home() / ".cache"))

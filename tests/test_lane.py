@@ -83,8 +83,8 @@ def test_a_commit_between_releases_is_built_once_and_skipped_without_tools(lane,
     for commit, number in ((commits[0], 1), (commits[1], 2), (commits[0], 1)):
         made.install_project(config, repo, commit)
         python = made.find_executable("python")
-        asked = "import importlib.metadata as m, adamw; print(m.version('mlx'), adamw.__file__)"
-        version, ours = subprocess.check_output([python, "-c", asked], cwd=tmp_path, text=True).split()
+        asked = "import importlib.metadata as m, adamw; print(m.version('mlx'), adamw.__file__, sep='\\n')"
+        version, ours = subprocess.check_output([python, "-c", asked], cwd=tmp_path, text=True).splitlines()
         assert version == f"0.99.dev1+{number}"
         assert Path(ours).is_relative_to(made._path)
     assert builds.read_text().splitlines() == ["built", "built"]

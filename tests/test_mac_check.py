@@ -1,6 +1,8 @@
 """What is wrong about a Mac is said, and what is right: with the answers that macs.py has, and with MLX's patched."""
 
 import json
+import re
+import shutil
 import subprocess
 import sys
 import time
@@ -73,6 +75,10 @@ class TestHost:
         here.told = dict(EMPTY)
         here.patch.setattr(machine, "backend", lambda: "CPU")
         assert holds(name) is (None if name == "vendor's ceiling" else False)
+
+    def test_a_python_that_says_nothing(self, here):
+        here.patch.setattr(assumptions.platform, "mac_ver", lambda: ("", ("", "", ""), ""))
+        assert holds("Python's release") is False
 
     def test_what_contradicts_is_wrong(self, here):
         here.told[macs_profiler] = macs.profiler("Apple M3 Max", 30)
@@ -234,6 +240,7 @@ class TestWork:
         (tmp_path / ".asv/env/x/asv-env-info.json").write_text("{}")
         monkeypatch.setattr(assumptions, "run", lambda words, seconds: (0, ""))
         assert holds("asv's environment") is expected
+        shutil.rmtree(tmp_path / ".asv")
         monkeypatch.setattr(assumptions, "run", lambda words, seconds: (1, "no network"))
         assert assumptions.environment() == (False, "no network")
 
@@ -323,3 +330,29 @@ def test_every_assumption_has_a_name_words_and_a_look_of_its_own():
         == len(looks)
         == len({words for words, _ in assumptions.ASSUMPTIONS.values()})
     )
+
+
+class TestPage:
+    PAGE = (ROOT / "MAC.md").read_text()
+
+    def test_it_has_a_row_for_every_assumption_in_its_order(self):
+        rows = re.findall(r"^\| ([^|]+?) \| [^|]+ \| [^|]+ \|$", self.PAGE, re.MULTILINE)
+        assert rows[1:] == list(assumptions.ASSUMPTIONS)
+        assert rows[0].startswith("`make mac-check`")
+
+    def test_what_it_names_is_there(self):
+        targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+        assert {"mac-check", "coverage"} <= set(re.findall(r"make ([a-z-]+)\b(?! 3)", self.PAGE)) <= set(targets)
+        for name in re.findall(r"`([\w/]+\.(?:py|md))`|\]\((\w+\.md)\)", self.PAGE):
+            (named,) = filter(None, name)
+            assert (ROOT / named).exists() or list(ROOT.rglob(named)), named
+        (only,) = re.findall(r"--only (\w+)", self.PAGE)
+        assert only in assumptions.ASSUMPTIONS
+
+    def test_its_exit_codes_are_the_commands(self):
+        written = re.findall(r"(\d+) (\w+)", mac_check.EPILOG.partition("exit codes:")[2])
+        assert [(code, word) for code, word in written if f"{code} {word}" not in " ".join(self.PAGE.split())] == []
+
+    def test_it_says_that_nothing_ran_on_a_mac(self):
+        assert "No line of it has run on a Mac yet" in self.PAGE
+        assert "[MAC.md](MAC.md)" in (ROOT / "README.md").read_text()
