@@ -233,13 +233,12 @@ class TestChosenInOnePlace:
         assert subprocess.check_output([sys.executable, "-c", code], cwd=ROOT, text=True).strip() == name
 
     def test_nothing_else_asks_which_system_it_is(self):
-        """But for the set-up, which runs before anything of ours can be imported, and what doubts Python's answer."""
+        """But for the set-up, which runs before anything of ours can be imported."""
         listed = subprocess.check_output(["git", "ls-files", "-co", "--exclude-standard", "*.py"], cwd=ROOT, text=True)
         sources = [name for name in listed.splitlines() if (ROOT / name).exists()]
         asking = {name for name in sources if asks(ast.parse((ROOT / name).read_text()))}
         assert {name for name in asking if not name.startswith(("benchmarks/harness/host/", "tests/"))} == {
-            "scripts/setup.py",
-            "scripts/assumptions.py",
+            "scripts/setup.py"
         }
 
     @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from scripts.counting import Failure
 
 ROOT = Path(__file__).parent.parent
 M3 = MACS["M3 Max"]
+RUN = assumptions.run
 
 
 class Here:
@@ -39,8 +40,11 @@ class Here:
         monkeypatch.setattr(machine, "gpu_info", lambda: self.device)
         monkeypatch.setattr(machine, "backend", lambda: "Metal")
         monkeypatch.setattr(machine, "identify", machine.identify.__wrapped__)
-        monkeypatch.setattr(assumptions.platform, "mac_ver", lambda: ("15.5", ("", "", ""), "arm64"))
+        self.python_says("15.5")
         monkeypatch.setattr(assumptions.psutil, "virtual_memory", lambda: SimpleNamespace(total=64 * 2**30))
+
+    def python_says(self, release: str) -> None:
+        self.patch.setattr(assumptions, "run", lambda words, seconds: (0, release))
 
 
 @pytest.fixture
@@ -77,13 +81,13 @@ class TestHost:
         assert holds(name) is (None if name == "vendor's ceiling" else False)
 
     def test_a_python_that_says_nothing(self, here):
-        here.patch.setattr(assumptions.platform, "mac_ver", lambda: ("", ("", "", ""), ""))
+        here.python_says("")
         assert holds("Python's release") is False
 
     def test_what_contradicts_is_wrong(self, here):
         here.told[macs_profiler] = macs.profiler("Apple M3 Max", 30)
         here.device = {"device_name": "Apple Paravirtual device"}
-        here.patch.setattr(assumptions.platform, "mac_ver", lambda: ("16.0", ("", "", ""), "arm64"))
+        here.python_says("16.0")
         for name in ("GPU cores", "chip", "Python's release"):
             assert holds(name) is False, name
 
@@ -160,6 +164,7 @@ class TestDevice:
         assert holds("clock") is False
 
     def test_child_process(self, here):
+        here.patch.setattr(assumptions, "run", RUN)
         assert holds("child process") is True
         here.patch.setattr(assumptions, "run", lambda words, seconds: (-11, ""))
         assert holds("child process") is False

@@ -16,6 +16,7 @@ from asv import config, environment
 from ruamel.yaml import YAML
 
 import adamw
+from scripts import setup
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = tuple(tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["mypy"]["packages"])
@@ -71,6 +72,29 @@ def resolved(wanted: str, macos: str, python: str) -> set[str]:
     )  # fmt: skip
     assert done.returncode == 0, " ".join(done.stderr.split())
     return set(done.stdout.split())
+
+
+class TestPythonsRelease:
+    """Without SYSTEM_VERSION_COMPAT a Python may take macOS 26 for 16, and pip installs MLX's wheel for macOS 15."""
+
+    CODE = "import os, scripts.asv_plugin; print(os.environ['SYSTEM_VERSION_COMPAT'])"
+
+    @pytest.mark.parametrize(("before", "after"), [({}, "0"), ({"SYSTEM_VERSION_COMPAT": "1"}, "1")])
+    def test_asv_starts_pip_with_it(self, before, after):
+        environment = {name: value for name, value in os.environ.items() if name != "SYSTEM_VERSION_COMPAT"} | before
+        told = subprocess.check_output([sys.executable, "-c", self.CODE], cwd=ROOT, env=environment, text=True)
+        assert told.strip() == after
+
+    def test_so_does_the_set_up(self, monkeypatch, tmp_path):
+        monkeypatch.delenv("SYSTEM_VERSION_COMPAT", raising=False)
+        monkeypatch.setenv("HOME", str(tmp_path))
+        (tmp_path / ".asv-machine.json").write_text("{}")
+        monkeypatch.setattr(sys, "argv", ["setup.py"])
+        started: list[str] = []
+        monkeypatch.setattr(setup, "is_ready", lambda backend: False)
+        monkeypatch.setattr(setup, "install", lambda backend: started.append(os.environ["SYSTEM_VERSION_COMPAT"]))
+        setup.main()
+        assert started == ["0"]
 
 
 @pytest.mark.slow
