@@ -147,6 +147,10 @@ class TestMacs:
         hot = {"pmset -g batt": macs.ON_BATTERY, f"notifyutil -g {macos.THERMAL_KEY}": f"{macos.THERMAL_KEY} 2\n"}
         assert Mac(answers(hot)).conditions() == {"thermal_pressure": 2, "on_battery": True, "low_power_mode": None}
 
+    @pytest.mark.parametrize(("source", "on"), [("AC Power", False), ("Battery Power", True), ("UPS Power", False)])
+    def test_power(self, source, on):
+        assert macos.on_battery(f"Now drawing from '{source}'\n") is on
+
     def test_building_takes_a_metal_compiler(self):
         assert Mac(answers(MACS["M3"])).missing_build_tools() == ""
         assert Mac(answers(EMPTY)).missing_build_tools() == (
@@ -174,8 +178,16 @@ class TestCommands:
         assert commands.output("no-such-command-here") == ""
         assert commands.output("false") == ""
         assert commands.output("printf", r"caf\351") == "caf\ufffd"
-        assert commands.output("cat") == ""  # nobody is there to type
         assert len(commands.output("head", "-c", str(3 * commands.MOST), "/dev/zero")) == commands.MOST
+
+    def test_nobody_is_waited_for_to_type(self):
+        code = "from benchmarks.harness.host import commands; print(repr(commands.output('cat')))"
+        with subprocess.Popen(
+            [sys.executable, "-c", code], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        ) as asking:
+            assert asking.stdout
+            assert asking.wait(timeout=commands.SECONDS / 2) == 0  # its own standard input stays open
+            assert asking.stdout.read() == b"''\n"
 
     def test_in_english_whatever_the_user_speaks(self, monkeypatch):
         monkeypatch.setenv("LC_ALL", "de_DE.UTF-8")
