@@ -1,14 +1,17 @@
 """Hold what was assumed of Macs against this one: ten minutes, and one file to send back.
 
 The project was written without a Mac. What it assumes of one was proven otherwise (MAC.md says how); here each
-assumption is looked at, and turns red where it was wrong. Nothing is changed, nothing needs root, and the file names no
-person, no machine and no folder.
+assumption is looked at, and turns red where it was wrong. Nothing needs root, and the file names no person, no machine
+and no folder.
 """
 
 import argparse
-import json
+import getpass
+import os
 import platform
+import re
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -25,19 +28,26 @@ FILE = Path("mac-check.json")
 SECONDS = 600.0
 """After which nothing more is begun."""
 
+LONGEST = 2000
+"""Characters of a finding."""
+
+NO_TIME = "no time was left"
 STATES = {True: "as assumed", False: "WRONG", None: "not told"}
 
 EPILOG = """examples:
   python -m scripts.mac_check                          all of it, ten minutes; `make mac-check` is the same
   python -m scripts.mac_check --only pages --only wheel
 
-exit codes: 0 nothing assumed was wrong, 1 something was, 2 error, 130 interrupted: the file has what was found
+exit codes: 0 nothing assumed was wrong, 1 something was, or was not looked at, 2 error, 130 interrupted
+
+The file is written after each: whatever ends the command, it has what was found, and what was under way.
 """
 
 
 def parser() -> argparse.ArgumentParser:
     parser = command.parser(__doc__, EPILOG)
     parser.add_argument("--only", action="append", metavar="NAME", help="only this one; may be given several times")
+    parser.add_argument("--skip", action="append", metavar="NAME", help="not this one; may be given several times")
     parser.add_argument("--json", type=command.file_path, default=FILE, metavar="FILE", help=f"default: {FILE}")
     return parser
 
@@ -46,28 +56,36 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     if HERE.name != "macOS":
         raise command.UserError(f"this is {HERE.name}; mac-check is for a Mac with Apple silicon")
-    for name in options.only or ():
+    for name in [*(options.only or ()), *(options.skip or ())]:
         if name not in ASSUMPTIONS:
             raise command.UserError(f"nothing is assumed by the name {name!r}; names are: {', '.join(ASSUMPTIONS)}")
     console = Console(width=None if sys.stdout.isatty() else command.WIDTH)
-    told: dict[str, Any] = {"commit": git.output("rev-parse", "HEAD"), **assumptions.about(), "findings": []}
+    told: dict[str, Any] = {"commit": commit(), **assumptions.about(), "findings": []}
     until = time.monotonic() + SECONDS
     for name, (assumed, look) in ASSUMPTIONS.items():
-        if options.only and name not in options.only:
+        if (options.only and name not in options.only) or name in (options.skip or ()):
             continue
         write(options.json, told | {"under way": name})  # so that it is known what ended this process
         start = time.monotonic()
-        holds, found = (None, "no time was left") if start > until else looked(look, name)
-        told["findings"].append(
-            {"name": name, "assumed": assumed, "holds": holds, "found": found, "seconds": time.monotonic() - start}
-        )
+        holds, found = (None, NO_TIME) if start > until else looked(look, name)
+        seconds, found = time.monotonic() - start, nameless(found)
+        told["findings"].append({"name": name, "assumed": assumed, "holds": holds, "found": found, "seconds": seconds})
         line = f"{STATES[holds]:10}  {name}: {found}"
         console.print(line, style="bold red" if holds is False else "", markup=False, highlight=False, soft_wrap=True)
     write(options.json, told)
-    wrong = [one["name"] for one in told["findings"] if one["holds"] is False]
-    last = f"{len(told['findings'])} assumptions, {len(wrong)} wrong; please send back {options.json}"
+    wrong = sum(one["holds"] is False for one in told["findings"])
+    left = sum(one["found"] == NO_TIME for one in told["findings"])
+    last = f"{len(told['findings'])} assumptions, {wrong} wrong, {left} not looked at; please send back {options.json}"
     console.print(last, markup=False, highlight=False, soft_wrap=True)
-    return int(bool(wrong))
+    return int(bool(wrong or left))
+
+
+def commit() -> str | None:
+    """What this is a checkout of; None for a copy without git."""
+    try:
+        return git.output("rev-parse", "HEAD")
+    except command.UserError:
+        return None
 
 
 def looked(look: Callable[[], Found], name: str) -> Found:
@@ -80,12 +98,27 @@ def looked(look: Callable[[], Found], name: str) -> Found:
 
 
 def write(path: Path, told: dict[str, Any]) -> None:
-    """Write the file, without this machine's name and folders, in whatever text they may be."""
-    text = json.dumps(command.finite(told), indent=2)
-    for private, instead in ((str(Path.cwd()), "."), (str(Path.home()), "~"), (platform.node(), "HOST")):
-        if len(private) > 3:
-            text = text.replace(json.dumps(private)[1:-1], instead)
-    command.write_whole(path, text + "\n")
+    command.write_json(path, told)
+
+
+def nameless(text: str) -> str:
+    """`text`, printable, without this user's and this machine's name, and without their folders."""
+    text = "".join(character for character in text if character.isprintable())[:LONGEST]
+    temporary = tempfile.gettempdir()
+    names = {
+        str(Path.cwd()): ".",
+        str(Path.home()): "~",
+        temporary: "TMP",
+        os.path.realpath(temporary): "TMP",
+        platform.node(): "HOST",
+        platform.node().partition(".")[0]: "HOST",
+        getpass.getuser(): "USER",
+    }
+    for name in sorted(names, key=len, reverse=True):
+        if name.strip("/"):
+            begins = "" if name.startswith("/") else r"(?<!\w)"
+            text = re.sub(rf"{begins}{re.escape(name)}(?!\w)", names[name], text)
+    return text
 
 
 if __name__ == "__main__":

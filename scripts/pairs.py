@@ -8,7 +8,6 @@ because other programs only ever delay one.
 import hashlib
 import json
 import math
-import os
 import random
 import statistics
 import time
@@ -18,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import stats
 
+from benchmarks.harness.host import HERE
 from benchmarks.harness.sampling import Turn, calls
 from scripts import command, scratch, workers
 from scripts.sides import Side
@@ -138,7 +138,7 @@ def run(
         start = time.monotonic()
         while not enough(rounds, (time.monotonic() - start) * len(BOTH) / len(kinds), seconds or starting, cpu):
             turns: dict[int, Turn] = {}
-            core = random.choice(cores())
+            core = random.choice(HERE.cores())
             for number in random.sample(range(len(kinds)), len(kinds)):
                 kind = kinds[number]
                 running[kind.process].tell(json.dumps({"steps": steps, "extra": kind.extra, "core": core}))
@@ -149,11 +149,6 @@ def run(
     finally:
         for worker in running:
             worker.end()
-
-
-def cores() -> list[int | None]:
-    """The cores that this process may use; [None] where the system does not tell, as macOS."""
-    return list(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [None]
 
 
 def answers(running: Sequence[workers.Worker], asked: Sequence[int], timeout: float) -> list[dict[str, Any]]:

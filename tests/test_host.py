@@ -158,7 +158,8 @@ class TestMacs:
         )
 
     def test_it_runs_where_macos_wants_it(self):
-        with Mac().on_core(0):
+        assert Mac().cores() == [None]
+        with Mac().on_core(None):
             pass
 
     def test_it_is_kept_awake_for_this_process(self):
@@ -210,11 +211,12 @@ class TestLinux:
         assert Linux(tmp_path).cache_bytes() == 480 * MIB
         assert Linux(tmp_path / "nowhere").cache_bytes() is None
 
-    def test_the_processors_name(self, tmp_path):
+    def test_the_processors_name(self, tmp_path, monkeypatch):
         (tmp_path / "proc").mkdir()
         (tmp_path / "proc" / "cpuinfo").write_bytes(b"processor\t: 0\nmodel name\t: AMD EPYC \xff\n")
         assert Linux(tmp_path).cpu_name() == "AMD EPYC \ufffd"
-        assert Linux(tmp_path / "nowhere").cpu_name() == Linux.cpu_name(Linux(tmp_path / "nowhere"))
+        monkeypatch.setattr("platform.processor", lambda: "x86_64")
+        assert Linux(tmp_path / "nowhere").cpu_name() == "x86_64"
 
     def test_low_power(self, tmp_path, monkeypatch):
         profile = tmp_path / "sys/firmware/acpi/platform_profile"
@@ -231,6 +233,12 @@ class TestLinux:
         assert Linux().missing_build_tools() == "no make, no cmake; install make, cmake"
         there |= {"make", "cmake"}
         assert Linux().missing_build_tools() == ""
+
+    def test_its_cores(self):
+        assert Linux().cores() in (
+            sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [None],
+            [None],
+        )
 
     def test_what_it_does_not_tell(self):
         assert (Linux().gpu_cores(), Linux().conditions(), Linux().keep_awake()) == (None, {}, ())
@@ -263,6 +271,8 @@ class TestChosenInOnePlace:
             "from sys import platform",
             "from platform import system",
             "import sys as s\ns.platform",
+            "hasattr(os, 'sched_getaffinity')",
+            "import os\nos.sched_setaffinity",
         ],
     )
     def test_asking_is_seen(self, code):
@@ -289,6 +299,9 @@ def asks(tree: ast.Module) -> bool:
         for one in node.names
     }
     for node in ast.walk(tree):
+        name = getattr(node, "attr", None) or getattr(node, "value", None)
+        if isinstance(name, str) and name.startswith("sched_"):
+            return True
         if isinstance(node, ast.ImportFrom) and any(f"{node.module}.{one.name}" in ASKS for one in node.names):
             return True
         named = isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)

@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 import subprocess
 import sys
 import time
@@ -78,7 +77,7 @@ class TestHost:
     def test_a_mac_that_tells_nothing_is_not(self, here, name):
         here.told = dict(EMPTY)
         here.patch.setattr(machine, "backend", lambda: "CPU")
-        assert holds(name) is (None if name == "vendor's ceiling" else False)
+        assert holds(name) is (None if name in ("vendor's ceiling", "heat and power") else False)
 
     def test_a_python_that_says_nothing(self, here):
         here.python_says("")
@@ -140,12 +139,15 @@ class TestDevice:
         assert holds("peak counter") is False
 
     def test_pages(self, here):
-        assert holds("pages") is False  # this backend has none
+        here.patch.setattr(assumptions, "added", lambda size: size)
+        assert holds("pages") is False
         here.patch.setattr(assumptions, "added", lambda size: size if size <= 16384 else -(-size // 16384) * 16384)
         assert holds("pages") is True
 
-    def test_what_an_array_adds(self):
-        assert assumptions.added(40_000) == 40_000
+    def test_what_an_array_adds(self, monkeypatch):
+        readings = iter([1000, 50_152])
+        monkeypatch.setattr(mx, "get_active_memory", lambda: next(readings))
+        assert assumptions.added(40_000) == 49_152
 
     def test_evaluation(self, here):
         assert holds("evaluation") is True
@@ -239,15 +241,15 @@ class TestWork:
         ("names", "expected"), [(["mlx", "mlx_metal"], True), (["mlx"], False), (["mlx_metal", "mlx_cpu"], False)]
     )
     def test_environment(self, here, monkeypatch, tmp_path, names, expected):
-        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(assumptions.sides, "asv_environment", lambda mlx: SimpleNamespace(_path=str(tmp_path)))
         for name in names:
-            (tmp_path / f".asv/env/x/lib/python3.13/site-packages/{name}-1.dist-info").mkdir(parents=True)
-        (tmp_path / ".asv/env/x/asv-env-info.json").write_text("{}")
-        monkeypatch.setattr(assumptions, "run", lambda words, seconds: (0, ""))
+            (tmp_path / f"lib/python3.13/site-packages/{name}-1.dist-info").mkdir(parents=True)
+        answered = iter([(1, ""), (0, "Device(gpu, 0)"), (1, ""), (0, "Device(cpu, 0)")])
+        monkeypatch.setattr(assumptions, "run", lambda words, seconds: next(answered))
         assert holds("asv's environment") is expected
-        shutil.rmtree(tmp_path / ".asv")
-        monkeypatch.setattr(assumptions, "run", lambda words, seconds: (1, "no network"))
-        assert assumptions.environment() == (False, "no network")
+        assert holds("asv's environment") is False  # on the CPU
+        answered = iter([(1, "no network"), (127, "none: No such file or directory")])
+        assert assumptions.environment() == (False, "no network; none: No such file or directory")
 
     def test_the_tests_are_there(self, here, monkeypatch):
         asked: list[list[str]] = []
@@ -260,6 +262,7 @@ class TestWork:
     def test_a_command(self):
         assert assumptions.run(["sh", "-c", "echo one; echo two; exit 3"], 20) == (3, "two")
         assert assumptions.run(["true"], 20) == (0, "")
+        assert assumptions.run(["no-such-command"], 20) == (127, "no-such-command: No such file or directory")
         assert assumptions.run(["sleep", "60"], 0.2) == (124, "not done within 0.2 s")
 
 
@@ -285,7 +288,7 @@ class TestCommand:
         printed = capsys.readouterr().out.splitlines()
         assert printed[0] == "as assumed  one: so"
         assert printed[2].startswith("WRONG       three: RuntimeError: no metal in ")
-        assert printed[-1] == f"4 assumptions, 2 wrong; please send back {few}"
+        assert printed[-1] == f"4 assumptions, 2 wrong, 0 not looked at; please send back {few}"
         told = json.loads(few.read_text())
         assert [(one["name"], one["holds"]) for one in told["findings"]] == [
             ("one", True), ("two", False), ("three", False), ("four", None)
@@ -293,18 +296,44 @@ class TestCommand:
         assert told["machine"].startswith("Apple M3 Max, 40 GPU cores")
         assert "under way" not in told
         assert str(ROOT) not in few.read_text()
-        assert str(Path.home()) not in few.read_text().replace(str(few), "")
+        assert str(Path.home()) not in few.read_text()
 
     def test_only_some(self, few, capsys):
         assert mac_check.main(["--json", str(few), "--only", "one", "--only", "four"]) == 0
         assert len(json.loads(few.read_text())["findings"]) == 2
-        with pytest.raises(command.UserError, match="names are: one, two, three, four"):
-            mac_check.main(["--only", "five"])
+        assert mac_check.main(["--json", str(few), "--skip", "two", "--skip", "three"]) == 0
+        assert [one["name"] for one in json.loads(few.read_text())["findings"]] == ["one", "four"]
+        for option in ("--only", "--skip"):
+            with pytest.raises(command.UserError, match="names are: one, two, three, four"):
+                mac_check.main([option, "five"])
 
     def test_what_is_left_when_the_time_is_over(self, few, monkeypatch, capsys):
         monkeypatch.setattr(mac_check, "SECONDS", -1.0)
-        assert mac_check.main(["--json", str(few)]) == 0
+        assert mac_check.main(["--json", str(few)]) == 1
+        assert "0 wrong, 4 not looked at" in capsys.readouterr().out
         assert {one["found"] for one in json.loads(few.read_text())["findings"]} == {"no time was left"}
+
+    def test_no_names_and_no_folders(self, monkeypatch):
+        monkeypatch.setattr(mac_check.platform, "node", lambda: "Alices-MacBook-Pro.local")
+        monkeypatch.setattr(mac_check.getpass, "getuser", lambda: "alice")
+        monkeypatch.setattr(mac_check.tempfile, "gettempdir", lambda: "/private/var/folders/zz/T")
+        monkeypatch.setenv("HOME", "/Users/alice")
+        for text, expected in (
+            ("/private/var/folders/zz/T/pytest-of-alice/x: Alices-MacBook-Pro:", "TMP/pytest-of-USER/x: HOST:"),
+            (f"{Path.cwd()}/adamw and /Users/alice/x on Alices-MacBook-Pro.local", "./adamw and ~/x on HOST"),
+            ("malice and alices are words, alice is a name", "malice and alices are words, USER is a name"),
+        ):
+            assert mac_check.nameless(text) == expected
+        monkeypatch.setattr(mac_check.platform, "node", lambda: "")
+        assert mac_check.nameless("as it is") == "as it is"
+
+    def test_a_copy_without_git(self, few, monkeypatch):
+        def none(*_: str) -> str:
+            raise command.UserError("git is not installed")
+
+        monkeypatch.setattr(mac_check.git, "output", none)
+        mac_check.main(["--json", str(few)])
+        assert json.loads(few.read_text())["commit"] is None
 
     def test_what_ended_it_can_be_seen(self, few, monkeypatch):
         def killed() -> assumptions.Found:

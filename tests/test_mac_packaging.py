@@ -211,7 +211,9 @@ def recipes() -> Iterator[tuple[str, str]]:
     """Every target of the Makefile, and the shell's lines for it, as make expands them."""
     for target in re.findall(r"^(\w[\w-]*):", (ROOT / "Makefile").read_text(), re.MULTILINE):
         settings = ["BASE=HEAD~1", "CASE=gpt2|resnet", "PYTHON=python3", "BACKEND=metal"]
-        text = subprocess.check_output(["make", "--dry-run", "--always-make", target, *settings], cwd=ROOT, text=True)
+        alone = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
+        asked = ["make", "--dry-run", "--always-make", "--no-print-directory", target, *settings]
+        text = subprocess.check_output(asked, cwd=ROOT, text=True, env=alone)
         yield f"make {target}", text
 
 

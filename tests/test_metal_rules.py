@@ -14,7 +14,7 @@ import pytest
 from here import VARIANTS
 
 import adamw
-from benchmarks.harness import cases, ceiling, count, machine, measure, roofline, run, sampling, turns
+from benchmarks.harness import cases, ceiling, count, ledger, machine, measure, roofline, run, sampling, turns
 from benchmarks.harness.evaluation import everything, flat
 from benchmarks.harness.step import Step
 
@@ -188,6 +188,7 @@ def in_miniature(variant: str) -> dict:
         return count.in_miniature(case)
 
 
+@pytest.mark.skipif(machine.backend() == "Metal", reason="the counter is so already: test_count is the test here")
 class TestPages:
     @pytest.mark.parametrize("variant", VARIANTS)
     def test_whole_pages_are_no_arrays_left_behind(self, variant, request):
@@ -261,6 +262,19 @@ class TestMemoryPressure:
         limited(case.needed_bytes - 1)
         with pytest.raises(NotImplementedError, match=r"needs 0\.\d GB of memory, 0\.\d GB are free"):
             run.measured(case, tmp_path / "case.json")
+
+    @pytest.mark.parametrize(("limit", "lines"), [(10**9, 0), (2**50, 1)])
+    def test_what_can_never_fit_is_no_case_that_is_missing(self, limited, monkeypatch, tmp_path, limit, lines):
+        """Only what would fit, were nothing else there, is told in the ledger: a night counts it as missing."""
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setenv(ledger.VARIABLE, str(tmp_path / "ledger"))
+        case = cases.case("compiled", "float32/gpt2")
+        assert 10**9 < case.needed_bytes < run.USABLE * psutil.virtual_memory().total
+        limited(limit, active=limit)
+        with pytest.raises(NotImplementedError):
+            run.measured(case, tmp_path / "case.json")
+        written = (tmp_path / "ledger").read_text().splitlines() if (tmp_path / "ledger").exists() else []
+        assert len(written) == lines
 
     def test_on_a_cpu_backend_there_is_no_working_set(self):
         if machine.backend() == "CPU":

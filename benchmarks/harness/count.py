@@ -168,6 +168,7 @@ def python_calls(step: HollowStep) -> int:
 def in_miniature(case: Case) -> dict[str, Any]:
     """What only evaluation shows: what stays in memory after a step, and whether anything grows from step to step."""
     limit = mx.set_cache_limit(0)  # a recycled buffer may be larger than what it holds
+    mx.clear_cache()  # Metal would take one all the same
     try:
         before = mx.get_active_memory()
         step = MiniatureStep(case)

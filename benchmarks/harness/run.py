@@ -6,6 +6,7 @@ of asv's rounds times the case anew, in a fresh process.
 """
 
 import json
+import math
 import os
 import time
 from pathlib import Path
@@ -186,7 +187,8 @@ def measured(case: Case, path: Path) -> Measurement:
     free = machine.free_bytes()
     if case.needed_bytes > free:
         reason = f"{case} needs {case.needed_bytes / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB are free"
-        if case.needed_bytes < USABLE * machine.identify().memory_bytes:  # it would fit, were nothing else there
+        most = min(USABLE * machine.identify().memory_bytes, machine.working_set_bytes() or math.inf)
+        if case.needed_bytes < most:  # it would fit, were nothing else there
             ledger.append({"what": "skipped", "case": str(case), "message": reason})
         skip(reason)
     from benchmarks.harness.measure import measure

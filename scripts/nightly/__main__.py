@@ -106,11 +106,11 @@ def dry_run(work: Work, lanes: list[Lane]) -> int:
 @contextlib.contextmanager
 def awake() -> Iterator[None]:
     """Keep the machine awake where that can be asked for: as long as this process lives, and no longer."""
-    command = HERE.keep_awake()
-    if not command:
+    asked = HERE.keep_awake()
+    if not asked:
         yield
         return
-    keeper = subprocess.Popen(command)
+    keeper = subprocess.Popen(asked)
     try:
         yield
     finally:

@@ -47,6 +47,9 @@ class Host(Protocol):
     def conditions(self) -> dict[str, object]:
         """What may change from case to case: heat and power, as far as they are told."""
 
+    def cores(self) -> list[int | None]:
+        """The cores that this process may use; [None] where they are not told."""
+
     def on_core(self, core: int | None) -> AbstractContextManager[object]:
         """Have the threads of this process run on one core for a while, where they can be told; anywhere if None."""
 

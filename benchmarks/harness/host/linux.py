@@ -56,6 +56,9 @@ class Linux:
     def conditions(self) -> dict[str, object]:
         return {}
 
+    def cores(self) -> list[int | None]:
+        return list(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [None]
+
     @contextmanager
     def on_core(self, core: int | None) -> Iterator[None]:
         if core is None or not hasattr(os, "sched_getaffinity"):

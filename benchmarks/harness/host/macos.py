@@ -71,6 +71,9 @@ class Mac:
             "low_power_mode": self.low_power(),
         }
 
+    def cores(self) -> list[int | None]:
+        return [None]
+
     def on_core(self, core: int | None) -> AbstractContextManager[object]:
         """macOS chooses the cores itself."""
         return nullcontext()
