@@ -466,6 +466,17 @@ class TestSteps:
         running = [one.info["cmdline"] or [""] for one in psutil.process_iter(["cmdline"])]
         assert not [line for line in running if line[-1] == "import time; time.sleep(987)"]
 
+    def test_what_it_starts_while_it_ends_does_as_well(self, at_root, tmp_path):
+        started = tmp_path / "started"
+        late = f"subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(986)']), open({str(started)!r}, 'w')"
+        code = (
+            f"import signal, subprocess, sys, time; signal.signal(15, lambda *_: ({late}, sys.exit())); time.sleep(60)"
+        )
+        steps.run("timeit", "-n1", "-r1", code, seconds=3.0)
+        assert started.exists()
+        running = [one.info["cmdline"] or [""] for one in psutil.process_iter(["cmdline"])]
+        assert not [line for line in running if line[-1] == "import time; time.sleep(986)"]
+
     def test_a_step_ends_with_the_night(self, at_root):
         parent = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
         environment = os.environ | {command.PARENT: str(parent.pid)}

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -60,6 +61,8 @@ def end(process: subprocess.Popen) -> None:
         for one in started:
             with contextlib.suppress(psutil.Error):
                 one.kill()
+        with contextlib.suppress(OSError):
+            os.killpg(process.pid, signal.SIGKILL)  # what it has started since
         process.wait()
 
 
