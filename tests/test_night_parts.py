@@ -12,6 +12,7 @@ import msgspec
 import psutil
 import pytest
 from ledgers import MACHINE, entry
+from nights import wait_until
 from synthetic import COPY, SECONDS, History
 
 from benchmarks.harness import host, machine
@@ -437,6 +438,12 @@ class TestCounted:
         assert "cannot be compared: bbbbbbbb" in counted.told(tmp_path, "mac", "a" * 40, "b" * 40)[0]
 
 
+def running(code: str) -> list[list[str]]:
+    """The processes whose last word is `code`."""
+    lines = [one.info["cmdline"] or [""] for one in psutil.process_iter(["cmdline"])]
+    return [line for line in lines if line[-1] == code]
+
+
 class TestSteps:
     def test_a_step_that_fails_says_why(self, at_root):
         done = steps.run("scripts.table", "--machine", "nobody")
@@ -463,8 +470,7 @@ class TestSteps:
     def test_what_a_step_started_ends_with_it(self, at_root):
         code = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'import time; time.sleep(987)'])"
         steps.run("timeit", "-n1", "-r1", code, seconds=2.0)
-        running = [one.info["cmdline"] or [""] for one in psutil.process_iter(["cmdline"])]
-        assert not [line for line in running if line[-1] == "import time; time.sleep(987)"]
+        assert wait_until(lambda: not running("import time; time.sleep(987)"), 20)  # who is killed may take a moment
 
     def test_what_it_starts_while_it_ends_does_as_well(self, at_root, tmp_path):
         started = tmp_path / "started"
@@ -474,8 +480,7 @@ class TestSteps:
         )
         steps.run("timeit", "-n1", "-r1", code, seconds=3.0)
         assert started.exists()
-        running = [one.info["cmdline"] or [""] for one in psutil.process_iter(["cmdline"])]
-        assert not [line for line in running if line[-1] == "import time; time.sleep(986)"]
+        assert wait_until(lambda: not running("import time; time.sleep(986)"), 20)  # who is killed may take a moment
 
     def test_a_step_ends_with_the_night(self, at_root):
         parent = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])

@@ -63,6 +63,7 @@ def end(process: subprocess.Popen) -> None:
                 one.kill()
         with contextlib.suppress(OSError):
             os.killpg(process.pid, signal.SIGKILL)  # what it has started since
+        psutil.wait_procs(started, timeout=END)
         process.wait()
 
 
