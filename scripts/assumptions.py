@@ -15,14 +15,13 @@ import mlx.core as mx
 import numpy as np
 import psutil
 
-from benchmarks.harness import cases, donation, machine
+from benchmarks.harness import agreement, cases, donation, machine
 from benchmarks.harness.check import Check
 from benchmarks.harness.counters import Donation
 from benchmarks.harness.host import HERE, commands
 from benchmarks.harness.host.macos import profiler_gpu_cores
 from benchmarks.harness.step import Step
-from scripts import command, counting, releases, sides
-from scripts.counting import Counter, Failure
+from scripts import command, releases, sides
 
 Found = tuple[bool | None, str]
 
@@ -34,6 +33,9 @@ NEWEST_WHEEL = 26
 
 DONATES = Donation(plain=True, fused=True, several_outputs=False)
 """What the pinned MLX donates to on its CPU backend."""
+
+NOTHING = ("wrong_results", "kept_arrays", "graph_growth", "memory_growth")
+"""The counters that are 0 in every case."""
 
 MEASURED = ("compiled/float32/two_leaves", "eager/float32/two_leaves", "kernel/float32/two_leaves")
 TESTS = ("test_host", "test_machine", "test_metal_rules", "test_kernel", "test_mac_packaging", "test_doctor")
@@ -196,7 +198,7 @@ def kernel() -> Found:
         case = cases.case("kernel", f"{precision}/nested")
         step = Step(case)
         expected = Check(case, step)
-        for _ in range(3):
+        for _ in range(agreement.STEPS):
             step()
         worst[precision] = expected.error(step)  # raises over the tolerance
     return True, ", ".join(f"{name} within {error:.1e}" for name, error in worst.items())
@@ -204,19 +206,15 @@ def kernel() -> Found:
 
 def counters() -> Found:
     """Nothing is wrong, kept or growing in any case of the quick profile."""
-    with Counter(sides.resolve(".")) as counter:
-        names = [str(case) for case in counting.select(counter.variants, "quick", None)]
-        found = {name: counter.count(name) for name in names}
+    entries = releases.counted(sides.resolve("."))
     bad = []
-    for name, one in found.items():
-        if isinstance(one, Failure):
-            bad.append(f"{name}: {one.message}")
-        elif one.wrong_results or one.kept_arrays or one.graph_growth or one.memory_growth:
-            bad.append(
-                f"{name}: wrong {one.wrong_results}, kept {one.kept_arrays}, grows {one.graph_growth} operations "
-                f"and {one.memory_growth} bytes"
-            )
-    return not bad, "; ".join(bad) or f"{len(found)} cases"
+    for one in entries:
+        if one["what"] == "failure":
+            bad.append(f"{one['case']}: {one['message']}")
+        elif any(one["work"][name] for name in NOTHING):
+            told = ", ".join(f"{name.replace('_', ' ')} {one['work'][name]}" for name in NOTHING)
+            bad.append(f"{one['case']}: {told}")
+    return not bad, "; ".join(bad) or f"{len(entries)} cases"
 
 
 def timings() -> Found:

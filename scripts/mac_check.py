@@ -65,14 +65,14 @@ def main(arguments: list[str] | None = None) -> int:
     for name, (assumed, look) in ASSUMPTIONS.items():
         if (options.only and name not in options.only) or name in (options.skip or ()):
             continue
-        write(options.json, told | {"under way": name})  # so that it is known what ended this process
+        command.write_json(options.json, told | {"under way": name})  # so that it is known what ended this process
         start = time.monotonic()
         holds, found = (None, NO_TIME) if start > until else looked(look, name)
         seconds, found = time.monotonic() - start, nameless(found)
         told["findings"].append({"name": name, "assumed": assumed, "holds": holds, "found": found, "seconds": seconds})
         line = f"{STATES[holds]:10}  {name}: {found}"
         console.print(line, style="bold red" if holds is False else "", markup=False, highlight=False, soft_wrap=True)
-    write(options.json, told)
+    command.write_json(options.json, told)
     wrong = sum(one["holds"] is False for one in told["findings"])
     left = sum(one["found"] == NO_TIME for one in told["findings"])
     last = f"{len(told['findings'])} assumptions, {wrong} wrong, {left} not looked at; please send back {options.json}"
@@ -95,10 +95,6 @@ def looked(look: Callable[[], Found], name: str) -> Found:
             return look()
     except Exception as error:  # whatever a Mac has in store
         return False, f"{type(error).__name__}: {command.one_line(str(error))}"
-
-
-def write(path: Path, told: dict[str, Any]) -> None:
-    command.write_json(path, told)
 
 
 def nameless(text: str) -> str:

@@ -244,7 +244,7 @@ def compared(base: str, head: str, names: Sequence[str], seconds: float) -> list
 
 def progress(console: Console, what: str, count: int) -> Progress:
     if not console.is_terminal and count:
-        print(f"{what}: {count} to do, half a minute each", file=sys.stderr)
+        print(f"{what}: {count} to do", file=sys.stderr)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
 

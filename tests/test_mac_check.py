@@ -201,11 +201,11 @@ class Counted:
 
 class TestWork:
     def test_counters(self, here, monkeypatch):
-        monkeypatch.setattr(assumptions, "Counter", Counted)
+        monkeypatch.setattr(assumptions.releases, "Counter", Counted)
         assert holds("counters") is True
         for finds, words in (
-            (Counted.finds._replace(kept_arrays=3), "wrong 0, kept 3, grows 0 operations and 0 bytes"),
-            (Counted.finds._replace(wrong_results=1), "wrong 1, kept 0"),
+            (Counted.finds._replace(kept_arrays=3), "wrong results 0, kept arrays 3, graph growth 0, memory growth 0"),
+            (Counted.finds._replace(wrong_results=1), "wrong results 1, kept arrays 0"),
             (Failure("died"), "eager/float32/two_leaves: died"),
         ):
             monkeypatch.setattr(Counted, "finds", finds)

@@ -91,21 +91,17 @@ def free_bytes() -> int:
     """
     if identify().backend == "CUDA":
         return int(gpu_info().get("free_memory", 0))
+    import mlx.core as mx
+
     available = psutil.virtual_memory().available
     limit = working_set_bytes()
-    return available if limit is None else max(0, min(available, limit - active_bytes()))
+    return available if limit is None else max(0, min(available, limit - mx.get_active_memory()))
 
 
 def working_set_bytes() -> int | None:
     """What Metal recommends a process to use at most (`iogpu.wired_limit_mb` raises it); None on other backends."""
     limit = gpu_info().get("max_recommended_working_set_size")
     return int(limit) if backend() == "Metal" and limit else None
-
-
-def active_bytes() -> int:
-    import mlx.core as mx
-
-    return mx.get_active_memory()
 
 
 def buffer_cache_limit() -> int:
