@@ -1,69 +1,96 @@
 """AdamW in float32 on any storage type, as the text of a GPU kernel: one text for Metal and for CUDA.
 
 MLX writes the function's head before it (mlx/backend/common/metal_kernel.cpp, mlx/backend/cuda/custom_kernel.cpp). Only
-`PROLOGUE`, where a thread learns its place, is spelt differently. The kernel's arguments are
+`PLACE`, where a thread learns its place, is spelt differently. The kernel's arguments are
 
     scalars      float32, in the order of `SCALARS`
-    table        int64: where each leaf starts on a line of positions, where the line ends, and each leaf's size
+    table        int64: the chunk with which each leaf begins, the number of chunks, and each leaf's size
     w_k g_k m_k v_k, new_w_k new_m_k new_v_k   the arrays of leaf number k
-    LEAVES, W, M, V    template arguments: the number of leaves, the types of the parameters, of m and of v
+    LEAVES, CHUNK, GROUP, W, G, M, V   template arguments: the number of leaves, the elements of a chunk, the threads of
+                 a group, the types of the parameters, of the gradients, of m and of v
 
-A leaf starts at a multiple of the threadgroup's size, so that all threads of a group work on one leaf. The gap before
-the next leaf is nobody's. Where the line is longer than the grid every thread goes on in strides of the whole grid.
+A group of threads takes a chunk of one leaf at a time, GROUP elements after each other, so that the loads of all
+CHUNK / GROUP elements of a thread are under way at once. Where there are more chunks than groups, a group goes on in
+strides of all groups. A leaf's last chunk may be shorter.
 """
 
 SCALARS = ("b1", "one_minus_b1", "b2", "one_minus_b2", "eps", "weight_decay", "m_scale", "v_scale", "learning_rate")
 """One step's hyper-parameters. m_scale is 1 / (1 - b1^t) and v_scale 1 / (1 - b2^t), or both 1: no bias correction."""
 
-READ = ("w", "g", "m", "v")
+READ = {"w": "W", "g": "G", "m": "M", "v": "V"}
 WRITTEN = {"w": "W", "m": "M", "v": "V"}
-"""What is written of a leaf, and the names of its types."""
+"""What is read and written of a leaf, and the names of its types."""
 
-PROLOGUE = {
+PLACE = {
     "metal": """
-const int64_t first = int64_t(thread_position_in_grid.x);
-const int64_t stride = int64_t(threads_per_grid.x);
+const int thread = int(thread_position_in_threadgroup.x);
+const int64_t group = int64_t(threadgroup_position_in_grid.x);
+const int64_t groups = int64_t(threadgroups_per_grid.x);
 """,
     "cuda": """
-const int64_t first = int64_t(blockIdx.x) * blockDim.x + threadIdx.x;
-const int64_t stride = int64_t(gridDim.x) * blockDim.x;
+const int thread = int(threadIdx.x);
+const int64_t group = int64_t(blockIdx.x);
+const int64_t groups = int64_t(gridDim.x);
 """,
 }
 
 BODY = """
-int leaf = 0;
-for (int64_t position = first; position < table[LEAVES]; position += stride) {
-  while (position >= table[leaf + 1]) ++leaf;
-  const int64_t i = position - table[leaf];
-  if (i >= table[LEAVES + 1 + leaf]) continue;
-  float w = 0, g = 0, m = 0, v = 0;
-  switch (leaf) {
-READS
+for (int64_t chunk = group; chunk < table[LEAVES]; chunk += groups) {
+  int leaf = 0;
+  for (int beyond = LEAVES; beyond - leaf > 1;) {
+    const int middle = (leaf + beyond) / 2;
+    if (chunk >= table[middle]) leaf = middle; else beyond = middle;
   }
-  m = b1 * m + one_minus_b1 * g;
-  v = b2 * v + one_minus_b2 * (g * g);
-  w = w - learning_rate * (m * m_scale / (sqrt(v * v_scale) + eps) + weight_decay * w);
+  const int64_t start = (chunk - table[leaf]) * CHUNK;
+  const int64_t left = table[LEAVES + 1 + leaf] - start;
+POINTERS
   switch (leaf) {
-WRITES
+CASES
+  }
+  float ws[CHUNK / GROUP], gs[CHUNK / GROUP], ms[CHUNK / GROUP], vs[CHUNK / GROUP];
+  for (int k = 0; k < CHUNK / GROUP; ++k) {
+    const int i = k * GROUP + thread;
+    if (i < left) {
+      ws[k] = float(w[start + i]);
+      gs[k] = float(g[start + i]);
+      ms[k] = float(m[start + i]);
+      vs[k] = float(v[start + i]);
+    }
+  }
+  for (int k = 0; k < CHUNK / GROUP; ++k) {
+    const int i = k * GROUP + thread;
+    if (i < left) {
+      const float m_k = b1 * ms[k] + one_minus_b1 * gs[k];
+      const float v_k = b2 * vs[k] + one_minus_b2 * (gs[k] * gs[k]);
+      const float step = m_k * m_scale / (sqrt(v_k * v_scale) + eps) + weight_decay * ws[k];
+      new_m[start + i] = M(m_k);
+      new_v[start + i] = V(v_k);
+      new_w[start + i] = W(ws[k] - learning_rate * step);
+    }
   }
 }
 """
 
+SPACES = {("metal", False): "device ", ("metal", True): "constant ", ("cuda", False): "", ("cuda", True): ""}
+"""Where a kernel's inputs lie, by backend and whether they have fewer than 8 elements."""
 
-def source(backend: str, leaves: int) -> str:
-    """The body of a kernel that updates `leaves` leaves; `backend` is "metal" or "cuda"."""
+
+def source(backend: str, leaves: int, is_small: bool) -> str:
+    """The body of a kernel that updates `leaves` leaves; `backend` is "metal" or "cuda".
+
+    On Metal arrays of fewer than 8 elements, for which `is_small` is to be true, lie in another address space.
+    """
+    read, written = SPACES[backend, is_small], SPACES[backend, False]
     scalars = "".join(f"const float {name} = scalars[{place}];\n" for place, name in enumerate(SCALARS))
-    # Arrays of fewer than 8 elements lie in another address space on Metal: no pointer can be chosen, only a value.
-    reads = [" ".join(f"{name} = float({name}_{leaf}[i]);" for name in READ) for leaf in range(leaves)]
-    writes = [
-        " ".join(f"new_{name}_{leaf}[i] = {kind}({name});" for name, kind in WRITTEN.items()) for leaf in range(leaves)
+    pointers = [f"  const {read}{kind}* {name};" for name, kind in READ.items()]
+    pointers += [f"  {written}{kind}* new_{name};" for name, kind in WRITTEN.items()]
+    names = [*READ, *(f"new_{name}" for name in WRITTEN)]
+    cases = [
+        f"    case {leaf}: " + " ".join(f"{name} = {name}_{leaf};" for name in names) + " break;"
+        for leaf in range(leaves)
     ]
-    return PROLOGUE[backend] + scalars + BODY.replace("READS", cases(reads)).replace("WRITES", cases(writes))
-
-
-def cases(statements: list[str]) -> str:
-    """The cases of a `switch` that does the statements number 0, 1, 2, ..."""
-    return "\n".join(f"    case {number}: {statement} break;" for number, statement in enumerate(statements))
+    body = BODY.replace("POINTERS", "\n".join(pointers)).replace("CASES", "\n".join(cases))
+    return PLACE[backend] + scalars + body
 
 
 def input_names(leaves: int) -> list[str]:

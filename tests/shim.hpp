@@ -49,27 +49,26 @@ struct Array {
 template <typename T>
 class Pointer {
  public:
-  Pointer(Array& array) : array(array) {}
+  Pointer() = default;
+  Pointer(Array& array) : array(&array) {}
 
   T& operator[](int64_t i) const {
-    if (i < 0 || i >= array.size) throw std::out_of_range("an element that the array does not have");
-    ++array.accesses;
-    return static_cast<T*>(array.elements)[i];
+    if (!array || i < 0 || i >= array->size) throw std::out_of_range("an element that the array does not have");
+    ++array->accesses;
+    return static_cast<T*>(array->elements)[i];
   }
 
  private:
-  Array& array;
+  Array* array = nullptr;
 };
 
 // Where the running thread is, in Metal's words and in CUDA's.
-inline uint3 thread_position_in_grid, threads_per_grid;
+inline uint3 thread_position_in_threadgroup, threadgroup_position_in_grid, threadgroups_per_grid;
 inline uint3 threadIdx, blockIdx, blockDim, gridDim;
 
 inline void place(uint32_t thread, uint32_t threads, uint32_t group) {
-  thread_position_in_grid = {thread, 0, 0};
-  threads_per_grid = {threads, 1, 1};
-  threadIdx = {thread % group, 0, 0};
-  blockIdx = {thread / group, 0, 0};
+  thread_position_in_threadgroup = threadIdx = {thread % group, 0, 0};
+  threadgroup_position_in_grid = blockIdx = {thread / group, 0, 0};
   blockDim = {group, 1, 1};
-  gridDim = {(threads + group - 1) / group, 1, 1};
+  threadgroups_per_grid = gridDim = {(threads + group - 1) / group, 1, 1};
 }

@@ -35,6 +35,10 @@ CONTRACTED = ("-ffp-contract=fast", *(["-mfma"] if platform.machine() == "x86_64
 """Metal's "safe" math mode keeps infinities and NaN, but may fuse a multiplication and an addition."""
 
 
+POINTER = re.compile(r"(const )?(?:device |constant )?(\w+)\* (\w+)")
+"""A pointer's declaration: whether to a constant, its type, its name."""
+
+
 class Array(ctypes.Structure):
     """`Array` of shim.hpp."""
 
@@ -147,7 +151,8 @@ def cpp_text(text: str) -> str:
     function, _, instance = text.partition("\ntemplate [[host_name")
     head, _, body = function.partition(") {\n")
     start, _, parameters = re.sub(r" ?\[\[.*?\]\] ?", "", head).partition("(\n")
-    checked = re.sub(r"(const )?(?:device |constant )?(\w+)\* (\w+)", r"Pointer<\1\2> \3", parameters)
+    checked = re.sub(POINTER, r"Pointer<\1\2> \3", parameters)
+    body = re.sub(rf"^( *){POINTER.pattern};$", r"\1Pointer<\2\3> \4;", body, flags=re.MULTILINE)
     arguments = [
         f"arrays[{number}]" if "*" in parameter else parameter.split()[-1]  # the thread's place
         for number, parameter in enumerate(parameters.split(",\n"))

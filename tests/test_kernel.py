@@ -174,7 +174,7 @@ def test_upstreams_half_arithmetic_is_not(precision):
 @pytest.mark.parametrize("precision", ["float32", "float16", "bfloat16", "mixed"])
 def test_a_leaf_longer_than_the_grid(launches, precision):
     settings = SETTINGS[0]
-    run = Run(adamw.create("kernel", **settings), PRECISIONS[precision], [2**20 + 3, 0, 300, 7])
+    run = Run(adamw.create("kernel", **settings), PRECISIONS[precision], [2**22 + 3, 0, 300, 7])
     assert run.excess(**settings) <= 1
     assert [launch.threads for launch in launches] == [2**20, 256]
 
@@ -422,29 +422,33 @@ def test_every_launch_of_every_tree_is_one_that_the_backend_takes(backend, tree,
         table = launch["inputs"][1].tolist()
         starts, end, sizes = table[: len(leaves)], table[len(leaves)], table[len(leaves) + 1 :]
         assert sizes == leaves
-        assert all(start % group == 0 for start in starts)
+        chunk = dict(launch["template"])["CHUNK"]
         ends = [*starts[1:], end]
-        assert all(size <= stop - start < size + group for start, stop, size in zip(starts, ends, sizes, strict=True))
-        assert threads <= end < 2**63
+        chunks = [stop - start for start, stop in zip(starts, ends, strict=True)]
+        assert all(size <= chunk * count < size + chunk for count, size in zip(chunks, sizes, strict=True))
+        assert starts[0] == 0
+        assert threads <= end * group < 2**63
         done += leaves
     assert sorted(done) == sorted(shape.size for shape in trees.leaves(shapes) if shape.size)
 
 
 def test_no_launch_of_any_tree_passes_32_bits():
     assert kernel.MOST_THREADS < 2**31
-    assert kernel.MOST_THREADS % kernel.THREADGROUP == 0
+    assert kernel.MOST_THREADS % kernel.GROUP == 0
+    assert kernel.CHUNK % kernel.GROUP == 0
 
 
 def test_a_leaf_of_more_than_2_to_the_31_elements(backend, tmp_path):
     """What the first threads of such a launch do, in sparse files; in long strides, which touch few pages."""
     size, stride, threads = 2**31 + 300, 2**30, 4
+    groups = stride // kernel.CHUNK
     found: list[shim.Launch] = []
 
     def recorded(launch: shim.Launch) -> list[mx.array]:
         found.append(launch)
         return [mx.zeros((), launch.output_dtypes[0])] * 3  # no memory; never looked at
 
-    with shim.gpu(backend, recorded), patch.object(kernel, "MOST_THREADS", stride):
+    with shim.gpu(backend, recorded), patch.object(kernel, "MOST_THREADS", groups * kernel.GROUP):
         leaf = mx.broadcast_to(mx.array(1, mx.float16), (4, size // 4))
         optimizer = adamw.create("kernel", learning_rate=0.5, weight_decay=0.0)
         optimizer.init({"a": leaf})
@@ -452,12 +456,14 @@ def test_a_leaf_of_more_than_2_to_the_31_elements(backend, tmp_path):
     (launch,) = found
     read = np.memmap(tmp_path / "read", np.float16, "w+", shape=(size,))
     written = [np.memmap(tmp_path / name, np.float16, "w+", shape=(size,)) for name in "wmv"]
-    taken = [slice(start, start + threads) for start in (0, stride, 2 * stride)]
+    starts = [start + part for start in (0, stride, 2 * stride) for part in range(0, kernel.CHUNK, kernel.GROUP)]
+    taken = [slice(start, start + threads) for start in starts if start + threads <= size]
+    assert len(taken) == 10
     for part in taken:
         read[part] = 1
     tables = [np.array(array) for array in launch.inputs[:2]]
     accesses = launch.run([*tables, *[read] * 4, *written], [*map(len, tables), *[size] * 7], threads)
-    assert accesses[2:] == [3 * threads] * 7
+    assert accesses[2:] == [len(taken) * threads] * 7
     expected = reference.step(reference.Leaf(*[np.ones(1)] * 3), np.ones(1), 1, learning_rate=0.5, weight_decay=0.0)
     for array, ideal in zip(written, expected, strict=True):
         np.testing.assert_allclose(np.concatenate([array[part] for part in taken]), ideal[0], rtol=2.0**-11)
@@ -466,19 +472,20 @@ def test_a_leaf_of_more_than_2_to_the_31_elements(backend, tmp_path):
 @pytest.mark.parametrize(
     ("right", "wrong", "error"),
     [
-        ("if (i >= table[LEAVES + 1 + leaf]) continue;", "", IndexError),
-        (
-            "if (i >= table[LEAVES + 1 + leaf]) continue;",
-            "if (i + 1 >= table[LEAVES + 1 + leaf]) continue;",
-            AssertionError,
-        ),
-        ("position < table[LEAVES]", "position < table[LEAVES] - 256", AssertionError),
-        ("position += stride", "position += 256", AssertionError),
+        ("if (i < left) {\n      const", "{\n      const", IndexError),
+        ("if (i < left) {\n      const", "if (i + 1 < left) {\n      const", AssertionError),
+        ("chunk < table[LEAVES]", "chunk < table[LEAVES] - 1", AssertionError),
+        ("chunk += groups", "chunk += 2 * groups", AssertionError),
+        ("chunk >= table[middle]", "chunk > table[middle]", AssertionError),
     ],
 )
 def test_the_shim_sees_wrong_accesses(backend, right, wrong, error):
     assert right in arithmetic.BODY
-    with shim.gpu(backend), patch.object(arithmetic, "BODY", arithmetic.BODY.replace(right, wrong)):
-        run = Run(adamw.create("kernel", **SETTINGS[0]), PRECISIONS["float32"], [300, 500])
+    with (
+        shim.gpu(backend),
+        patch.object(arithmetic, "BODY", arithmetic.BODY.replace(right, wrong)),
+        patch.object(kernel, "MOST_THREADS", 4 * kernel.GROUP),
+    ):
+        run = Run(adamw.create("kernel", **SETTINGS[0]), PRECISIONS["float32"], [1300, 5000])
         with pytest.raises(error):
             run.excess(**SETTINGS[0])

@@ -23,12 +23,15 @@ ARRAYS_A_LEAF = len(arithmetic.READ) + len(arithmetic.WRITTEN)
 MOST_ARRAYS = {"metal": 31, "cuda": 512}
 """Arrays that a kernel takes: Metal's buffers, and CUDA's 4096 bytes of parameters, 8 a pointer."""
 
-THREADGROUP = 256
+GROUP = 256
 """Threads of a group, which every kernel of every GPU may have."""
 
+CHUNK = 4 * GROUP
+"""Elements that a group updates at once: with 4 a thread, 16 loads of a thread are under way together."""
+
 MOST_THREADS = 2**20
-"""Threads of a launch, in whole groups: more than any GPU runs at once. With more elements every thread takes several,
-and no index of MLX's grid, which has 32 bits, is ever too small."""
+"""Threads of a launch, in whole groups: more than any GPU runs at once. With more elements every group takes several
+chunks, and no index of MLX's grid, which has 32 bits, is ever too small."""
 
 CONSTANT_SIZE = 8
 """Elements. Smaller arrays are passed otherwise on Metal, by another kernel (mlx/backend/common/metal_kernel.cpp)."""
@@ -139,16 +142,17 @@ class AdamW(CompiledAdamW):
     def _launch(self, kind: Kind, leaves: Sequence[Leaf], scalars: mx.array) -> None:
         """Update `leaves` in one launch: they hold their new parameters and state afterwards, not yet evaluated."""
         sizes = tuple(leaf.parameter.size for leaf in leaves)
+        chunks = first_chunks(sizes)
         if sizes not in self.tables:
-            self.tables[sizes] = mx.array([*line(sizes), *sizes], mx.int64)
+            self.tables[sizes] = mx.array([*chunks, *sizes], mx.int64)
         arrays = [array if array.ndim else array.reshape(1) for leaf in leaves for array in leaf.arrays]
         new = made_kernel(self.backend, kind, len(leaves))(
             inputs=[scalars, self.tables[sizes], *arrays],
-            template=[("LEAVES", len(leaves)), ("W", kind.w), ("M", kind.m), ("V", kind.v)],
+            template=template(kind, len(leaves)),
             output_shapes=[leaf.parameter.shape for leaf in leaves for _ in arithmetic.WRITTEN],
             output_dtypes=[kind.w, kind.m, kind.v] * len(leaves),
-            grid=(min(line(sizes)[-1], MOST_THREADS), 1, 1),
-            threadgroup=(THREADGROUP, 1, 1),
+            grid=(min(chunks[-1] * GROUP, MOST_THREADS), 1, 1),
+            threadgroup=(GROUP, 1, 1),
             stream=mx.gpu,
         )
         for leaf, (parameter, m, v) in zip(leaves, batches(new, len(arithmetic.WRITTEN)), strict=True):
@@ -178,13 +182,19 @@ def made_kernel(backend: str, kind: Kind, leaves: int) -> Callable[..., list[mx.
         name=f"adamw_{leaves}_{kind}",
         input_names=arithmetic.input_names(leaves),
         output_names=arithmetic.output_names(leaves),
-        source=arithmetic.source(backend, leaves),
+        source=arithmetic.source(backend, leaves, kind.is_small),
     )
 
 
-def line(sizes: Sequence[int]) -> list[int]:
-    """Where leaves of these sizes start on the line of positions, whole groups each, and where the line ends."""
-    return [0, *accumulate(-(-size // THREADGROUP) * THREADGROUP for size in sizes)]
+def template(kind: Kind, leaves: int) -> list[tuple[str, int | mx.Dtype]]:
+    """The kernel's template arguments."""
+    numbers = [("LEAVES", leaves), ("CHUNK", CHUNK), ("GROUP", GROUP)]
+    return [*numbers, *zip(arithmetic.READ.values(), kind[:4], strict=True)]
+
+
+def first_chunks(sizes: Sequence[int]) -> list[int]:
+    """The chunk with which each leaf of these sizes begins, and the number of all chunks."""
+    return [0, *accumulate(-(-size // CHUNK) for size in sizes)]
 
 
 def batches(items: Sequence[Item], most: int) -> Iterator[Sequence[Item]]:
