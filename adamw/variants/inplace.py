@@ -1,32 +1,23 @@
 """One pass over w, g, m and v in the memory of MLX's arrays, on all cores: 7N bytes of traffic, nothing allocated.
 
-MLX's arrays cannot be changed, so this happens outside of MLX: a loop compiled by numba writes over their memory.
+The pass is a loop compiled by numba.
 """
 
-import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from ctypes import addressof, c_char
 from functools import cache, partial
-from itertools import count
-from sys import getrefcount
-from typing import Any, NamedTuple
+from typing import Any
 
 import mlx.core as mx
 import numpy as np
-from mlx.utils import tree_map
 
-from adamw import outside
-from adamw.base import CompiledAdamW, Unavailable
+from adamw.base import Unavailable
+from adamw.ownership import InPlaceAdamW, Own, address, evaluated
 
 try:
     from adamw import loops
 except ModuleNotFoundError:
     loops = None  # type: ignore[assignment]
-
-from_buffer: Callable[[Any], Any] = c_char.from_buffer
-
-LOOPED = frozenset({mx.float32, mx.bfloat16, mx.float16})
 
 CHUNKS_A_THREAD = 8
 """So that a thread on a slow core takes fewer chunks, not longer."""
@@ -34,63 +25,16 @@ CHUNKS_A_THREAD = 8
 SMALLEST_CHUNK = 2**15
 """Elements; handing fewer to another thread takes longer than updating them."""
 
-Place = tuple[mx.array, mx.array, dict]
-"""A leaf in one step: its gradient, its parameter, its state."""
 
+class AdamW(InPlaceAdamW):
+    """`mlx.optimizers.AdamW` that updates parameters and state where they lie, on the CPU. It mutates arrays.
 
-class Own(NamedTuple):
-    """The arrays of one leaf that the optimizer made itself, so that their memory is nobody else's; and where they lie.
-
-    shape  of all three
-    dtypes  of the parameter and of the moments
-    row  the addresses of w, m and v, and the number of elements
-    """
-
-    parameter: weakref.ref
-    m: mx.array
-    v: mx.array
-    shape: tuple[int, ...]
-    dtypes: tuple[mx.Dtype, mx.Dtype]
-    row: tuple[int, int, int, int]
-
-    def lie_where_they_did(self, parameter: mx.array) -> bool:
-        """Whether the arrays have the memory they had: `array[:] = other` gives the same array another's."""
-        w, m, v, size = self.row
-        try:
-            return not size or (
-                addressof(from_buffer(parameter)) == w
-                and addressof(from_buffer(self.m)) == m
-                and addressof(from_buffer(self.v)) == v
-            )
-        except (TypeError, ValueError):
-            return False
-
-
-class AdamW(CompiledAdamW):
-    """`mlx.optimizers.AdamW` that updates parameters and state where they lie. It mutates arrays.
-
-    The arrays that a step returns, and those in `state`, are the optimizer's own: the next step writes over them, so
-    nobody else may hold them and expect them to stay. What can be seen of that is prevented: if a Python variable or
-    another container holds one of a leaf's arrays, the leaf is copied and the copy is updated, at the price of its
-    memory. What cannot be seen: whatever shares such an array's memory changes with it. `reshape`, a slice,
-    `mx.stop_gradient`, a NumPy view and `copy.deepcopy` (of a model, too) share it; so does a graph that is not
-    evaluated yet, or is being evaluated on another stream. To keep what is now: `tree_map(mx.array, parameters)`.
-    Arrays that come from elsewhere are copied once and stay as they are.
-
-    Let `update(model, gradients)` replace the model's parameters, or give the tree away
-    (`tree = optimizer.apply_gradients(gradients, trees.pop())`).
-
-    It evaluates the gradients and waits for the device inside `apply_gradients` and `update`, and cannot be traced by
-    `mx.compile` or `mx.grad`. The arithmetic is float32, whatever the dtypes are; a step in which a leaf has another
-    dtype than float32, bfloat16 or float16 is upstream's. It needs numba, and memory that the CPU shares with MLX's
-    device.
+    What that asks of whoever holds them is told in `InPlaceAdamW`. The arithmetic is float32, whatever the dtypes are.
+    It needs numba, and memory that the CPU shares with MLX's device.
 
     Args:
         threads (int): default NUMBA_NUM_THREADS, or all cores that the process may use.
     """
-
-    kernels_a_leaf = (0, 0)
-    evaluates_itself = True
 
     def __init__(self, *args: Any, threads: int | None = None, **hyper_parameters: Any) -> None:
         if reason := self.unavailable():
@@ -99,7 +43,6 @@ class AdamW(CompiledAdamW):
             raise ValueError(f"AdamW threads should be >0, {threads} was provided instead")
         super().__init__(*args, **hyper_parameters)
         self.threads = threads or loops.THREADS
-        self._own: dict[int, Own] = {}
 
     @staticmethod
     def unavailable() -> str | None:
@@ -109,37 +52,10 @@ class AdamW(CompiledAdamW):
             return "inplace needs memory that CPU and GPU share, as on Apple silicon; use another variant"
         return None
 
-    def apply_gradients(self, gradients: Any, parameters: Any) -> Any:
-        if not self._initialized:
-            self.init(gradients)
-        places: list[Place] = []
-        updated = gather(gradients, parameters, self.state, places)
-        if not (self.updates_leaves_itself and all(self._can_be_looped_over(*place) for place in places)):
-            return super().apply_gradients(gradients, parameters)
-        self.prepare(gradients)
-        mx.eval(gradients, self.learning_rate)
-        mx.synchronize()  # whatever still reads the old arrays
-        self.count_step()
-        copies: dict[int, mx.array] = {}
-        outside.run(lambda: self._update(places, copies), lambda: arrays(places))
-        return with_copies(updated, copies) if copies else updated
-
-    def _can_be_looped_over(self, gradient: mx.array, parameter: mx.array, state: dict) -> bool:
-        own, m, v = self._own.get(id(parameter)), state["m"], state["v"]
-        if own is not None and own.parameter() is parameter and own.m is m and own.v is v:
-            return own.shape == gradient.shape == parameter.shape and gradient.dtype in LOOPED
-        return (
-            gradient.shape == parameter.shape == m.shape == v.shape
-            and m.dtype == v.dtype
-            and {gradient.dtype, parameter.dtype, m.dtype} <= LOOPED
-        )
-
-    def _update(self, places: list[Place], copies: dict[int, mx.array]) -> None:
-        """Update every leaf where it lies. `copies` receives the new parameter of every place that was copied."""
+    def _write(self, gradients: list[mx.array], owned: list[Own]) -> None:
         groups: dict[tuple, list[tuple]] = {}
         contiguous: list[mx.array] = []
-        for number, own in enumerate(self._owned(places, copies)):
-            gradient = places[number][0]
+        for gradient, own in zip(gradients, owned, strict=True):
             try:
                 at = address(gradient)
             except TypeError:
@@ -147,41 +63,10 @@ class AdamW(CompiledAdamW):
                 at = address(contiguous[-1])
             groups.setdefault((*own.dtypes, gradient.dtype), []).append((at, *own.row))
         scalars = self._scalars()
-        for (parameter, moment, gradient), rows in groups.items():
-            loop = loops.loop(*map(name, (parameter, gradient, moment)))
+        for (parameter, moment, gradient_dtype), rows in groups.items():
+            loop = loops.loop(*map(name, (parameter, gradient_dtype, moment)))
             table = np.array(rows, np.int64)
             each(self.threads, partial(loop, table, scalars), chunks(table[:, -1], self.threads))
-
-    def _owned(self, places: list[Place], copies: dict[int, mx.array]) -> list[Own]:
-        """Every leaf's own arrays: those it has, if nobody else holds them, or copies."""
-        parameter_alone, moment_alone = alone()
-        owned = []
-        for number, (_, parameter, state) in enumerate(places):
-            own = self._own.get(id(parameter))
-            if (
-                own is None
-                or own.parameter() is not parameter
-                or own.m is not state["m"]
-                or own.v is not state["v"]
-                or not own.lie_where_they_did(parameter)
-                or getrefcount(parameter) > parameter_alone
-                or getrefcount(own.m) > moment_alone
-                or getrefcount(own.v) > moment_alone
-            ):
-                copies[number], own = self._copied(parameter, state)
-            owned.append(own)
-        return owned
-
-    def _copied(self, parameter: mx.array, state: dict) -> tuple[mx.array, Own]:
-        """A copy of the parameter, and what is known of it; the moments in `state` are replaced by copies."""
-        self._own.pop(id(parameter), None)
-        copy, m, v = (evaluated(mx.contiguous(mx.array(array))) for array in (parameter, state["m"], state["v"]))
-        state["m"], state["v"] = m, v
-        all_own, key = self._own, id(copy)
-        known = weakref.ref(copy, lambda _: all_own.pop(key, None))
-        row = address(copy), address(m), address(v), copy.size
-        all_own[key] = Own(known, m, v, copy.shape, (copy.dtype, m.dtype), row)
-        return copy, all_own[key]
 
     def _scalars(self) -> np.ndarray:
         """This step's scalars, as `loops.loop` takes them."""
@@ -192,65 +77,9 @@ class AdamW(CompiledAdamW):
             rate, scale = rate / (1 - b1**step), (1 - b2**step) ** -0.5
         return np.array([b1, 1 - b1, b2, 1 - b2, eps, decay, rate, scale], np.float32)
 
-    def __getstate__(self) -> dict:
-        """A copy's arrays share memory with this optimizer's: from now on neither has arrays of its own."""
-        self._own.clear()
-        return super().__getstate__()
-
-
-@cache
-def alone() -> tuple[int, int]:
-    """What `getrefcount` says, where `_owned` asks it, of a parameter and a moment that nobody else holds."""
-    array, moment = mx.array(0.0), mx.array(0.0)
-    callers_tree, updated, places = [array], [array], [(None, array, {"m": moment})]
-    own = Own(None, moment, None, (), None, None)  # type: ignore[arg-type]
-    del array, moment
-    for _, parameter, _state in places:
-        counts = getrefcount(parameter), getrefcount(own.m)
-    del callers_tree, updated
-    return counts
-
-
-def gather(gradients: Any, parameters: Any, state: Any, places: list[Place]) -> Any:
-    """The parameters that `gradients` cover, in its containers. Every leaf's place is added to `places`.
-
-    As `tree_map` would do it, in a third of the time: for many small leaves this is most of a step.
-    """
-    if isinstance(gradients, dict):
-        return {key: gather(child, parameters[key], state[key], places) for key, child in gradients.items()}
-    if isinstance(gradients, (list, tuple)):
-        children = [gather(child, parameters[i], state[i], places) for i, child in enumerate(gradients)]
-        if isinstance(gradients, list):
-            return children
-        return type(gradients)(*children) if hasattr(gradients, "_fields") else type(gradients)(children)
-    places.append((gradients, parameters, state))
-    return parameters
-
 
 def name(dtype: mx.Dtype) -> str:
     return str(dtype).removeprefix("mlx.core.")
-
-
-def evaluated(array: mx.array) -> mx.array:
-    mx.eval(array)
-    return array
-
-
-def arrays(places: list[Place]) -> tuple[list[mx.array], list[mx.array]]:
-    """What a step reads and what it writes."""
-    written = [array for _, parameter, state in places for array in (parameter, state["m"], state["v"])]
-    return [*written, *(gradient for gradient, _, _ in places)], written
-
-
-def with_copies(tree: Any, copies: dict[int, mx.array]) -> Any:
-    """`tree` with the arrays `copies` in the places of these numbers."""
-    number = count()
-    return tree_map(lambda array: copies.get(next(number), array), tree)
-
-
-def address(array: mx.array) -> int:
-    """Where the elements of an array lie, which is evaluated. Raises TypeError if they do not lie in order."""
-    return addressof(from_buffer(array)) if array.size else 0
 
 
 def chunks(sizes: np.ndarray, threads: int) -> Iterator[tuple[int, int, int]]:
