@@ -5,7 +5,8 @@ MLX writes the function's head before it (mlx/backend/common/metal_kernel.cpp, m
 
     scalars      float32, in the order of `SCALARS`
     table        int64: the chunk with which each leaf begins, the number of chunks, and each leaf's size
-    w_k g_k m_k v_k, new_w_k new_m_k new_v_k   the arrays of leaf number k
+    w_k g_k m_k v_k, new_w_k new_m_k new_v_k   the arrays of leaf number k; in place the new ones are the old, and there
+                 is one output besides, `done`, of one uint32 that becomes 1
     LEAVES, CHUNK, GROUP, W, G, M, V   template arguments: the number of leaves, the elements of a chunk, the threads of
                  a group, the types of the parameters, of the gradients, of m and of v
 
@@ -75,22 +76,25 @@ SPACES = {("metal", False): "device ", ("metal", True): "constant ", ("cuda", Fa
 """Where a kernel's inputs lie, by backend and whether they have fewer than 8 elements."""
 
 
-def source(backend: str, leaves: int, is_small: bool) -> str:
+def source(backend: str, leaves: int, is_small: bool = False, in_place: bool = False) -> str:
     """The body of a kernel that updates `leaves` leaves; `backend` is "metal" or "cuda".
 
-    On Metal arrays of fewer than 8 elements, for which `is_small` is to be true, lie in another address space.
+    On Metal arrays of fewer than 8 elements, for which `is_small` is to be true, lie in constant memory, which cannot
+    be written: they are not updated in place.
     """
     read, written = SPACES[backend, is_small], SPACES[backend, False]
-    scalars = "".join(f"const float {name} = scalars[{place}];\n" for place, name in enumerate(SCALARS))
     pointers = [f"  const {read}{kind}* {name};" for name, kind in READ.items()]
     pointers += [f"  {written}{kind}* new_{name};" for name, kind in WRITTEN.items()]
-    names = [*READ, *(f"new_{name}" for name in WRITTEN)]
-    cases = [
-        f"    case {leaf}: " + " ".join(f"{name} = {name}_{leaf};" for name in names) + " break;"
-        for leaf in range(leaves)
-    ]
+    cases = []
+    for leaf in range(leaves):
+        chosen = [f"{name} = {name}_{leaf};" for name in READ]
+        for name, kind in WRITTEN.items():
+            new = f"const_cast<{written}{kind}*>({name}_{leaf})" if in_place else f"new_{name}_{leaf}"
+            chosen.append(f"new_{name} = {new};")
+        cases.append(f"    case {leaf}: {' '.join(chosen)} break;")
+    scalars = "".join(f"const float {name} = scalars[{place}];\n" for place, name in enumerate(SCALARS))
     body = BODY.replace("POINTERS", "\n".join(pointers)).replace("CASES", "\n".join(cases))
-    return PLACE[backend] + scalars + body
+    return PLACE[backend] + scalars + ("if (group + thread == 0) done[0] = 1;" if in_place else "") + body
 
 
 def input_names(leaves: int) -> list[str]:
@@ -98,6 +102,6 @@ def input_names(leaves: int) -> list[str]:
     return ["scalars", "table", *(f"{name}_{leaf}" for leaf in range(leaves) for name in READ)]
 
 
-def output_names(leaves: int) -> list[str]:
+def output_names(leaves: int, in_place: bool = False) -> list[str]:
     """The kernel's outputs, in their order."""
-    return [f"new_{name}_{leaf}" for leaf in range(leaves) for name in WRITTEN]
+    return ["done"] if in_place else [f"new_{name}_{leaf}" for leaf in range(leaves) for name in WRITTEN]

@@ -79,8 +79,11 @@ class InPlaceAdamW(CompiledAdamW):
         super().__init__(*args, **hyper_parameters)
         self._own: dict[int, Own] = {}
 
-    def _write(self, gradients: list[mx.array], owned: list[Own]) -> None:
-        """Update the leaves of the evaluated `gradients` in the arrays `owned`; it is done when this returns."""
+    def _update(self, places: list[Place], copies: dict[int, mx.array]) -> None:
+        """Update every leaf in the arrays that `_owned` gives; it is done when this returns.
+
+        `copies` receives the new parameter of every place that is not updated where it lay.
+        """
         raise NotImplementedError
 
     def apply_gradients(self, gradients: Any, parameters: Any) -> Any:
@@ -97,10 +100,6 @@ class InPlaceAdamW(CompiledAdamW):
         copies: dict[int, mx.array] = {}
         outside.run(lambda: self._update(places, copies), lambda: arrays(places))
         return with_copies(updated, copies) if copies else updated
-
-    def _update(self, places: list[Place], copies: dict[int, mx.array]) -> None:
-        """Update every leaf where it lies. `copies` receives the new parameter of every place that was copied."""
-        self._write([gradient for gradient, _, _ in places], self._owned(places, copies))
 
     def _can_be_updated_in_place(self, gradient: mx.array, parameter: mx.array, state: dict) -> bool:
         own, m, v = self._own.get(id(parameter)), state["m"], state["v"]

@@ -52,6 +52,8 @@ class Pointer {
   Pointer() = default;
   Pointer(Array& array) : array(&array) {}
 
+  Pointer<std::remove_const_t<T>> writable() const { return *array; }
+
   T& operator[](int64_t i) const {
     if (!array || i < 0 || i >= array->size) throw std::out_of_range("an element that the array does not have");
     ++array->accesses;

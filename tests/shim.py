@@ -24,11 +24,17 @@ from unittest.mock import patch
 import mlx.core as mx
 import numpy as np
 
-from adamw.variants import kernel
+from adamw import gpu as launching
 
 HERE = Path(__file__).parent
 metal_kernel = mx.fast.metal_kernel
-CUDA_TYPES = {mx.float32: "float", mx.float16: "__half", mx.bfloat16: "__nv_bfloat16", mx.int64: "int64_t"}
+CUDA_TYPES = {
+    mx.float32: "float",
+    mx.float16: "__half",
+    mx.bfloat16: "__nv_bfloat16",
+    mx.int64: "int64_t",
+    mx.uint32: "uint32_t",
+}
 
 
 CONTRACTED = ("-ffp-contract=fast", *(["-mfma"] if platform.machine() == "x86_64" else []))
@@ -61,7 +67,7 @@ class Launch(NamedTuple):
 
         Raises IndexError for an access outside an array, AssertionError for a wrong write."""
         assert all(array.size for array in self.inputs), "an empty array has no buffer to be passed"
-        inputs = [np.array(array.reshape(-1).view(mx.uint8)) for array in self.inputs]
+        inputs = [memory(array) for array in self.inputs]
         counts = [int(np.prod(shape)) for shape in self.output_shapes]
         outputs = [
             np.full(count * dtype.size, 0xFF, np.uint8)  # a NaN in every type
@@ -88,6 +94,15 @@ class Launch(NamedTuple):
         return [array.accesses for array in arrays]
 
 
+def memory(array: mx.array) -> np.ndarray:
+    """The bytes of an evaluated array where they lie, or of a copy in order, as MLX gives a kernel."""
+    mx.eval(array)
+    try:
+        return np.frombuffer((ctypes.c_char * array.nbytes).from_buffer(array), np.uint8)  # type: ignore[arg-type]
+    except TypeError:
+        return np.array(mx.contiguous(array).reshape(-1).view(mx.uint8))
+
+
 @contextmanager
 def gpu(backend: str, run: Callable[[Launch], list[mx.array]] = Launch.outputs) -> Iterator[list[Launch]]:
     """Inside, custom kernels are those of `backend` ("metal" or "cuda"), and `run` runs them; the launches so far."""
@@ -100,12 +115,12 @@ def gpu(backend: str, run: Callable[[Launch], list[mx.array]] = Launch.outputs) 
 
         return called
 
-    kernel.made_kernel.cache_clear()
+    launching.made_kernel.cache_clear()
     try:
-        with patch.object(kernel, "backend", lambda: backend), patch.object(mx.fast, f"{backend}_kernel", made):
+        with patch.object(launching, "backend", lambda: backend), patch.object(mx.fast, f"{backend}_kernel", made):
             yield launches
     finally:
-        kernel.made_kernel.cache_clear()
+        launching.made_kernel.cache_clear()
 
 
 def launch(backend: str, kernel_arguments: dict[str, Any], arguments: dict[str, Any]) -> Launch:
@@ -153,6 +168,7 @@ def cpp_text(text: str) -> str:
     start, _, parameters = re.sub(r" ?\[\[.*?\]\] ?", "", head).partition("(\n")
     checked = re.sub(POINTER, r"Pointer<\1\2> \3", parameters)
     body = re.sub(rf"^( *){POINTER.pattern};$", r"\1Pointer<\2\3> \4;", body, flags=re.MULTILINE)
+    body = re.sub(r"const_cast<(?:device )?\w+\*>\((\w+)\)", r"\1.writable()", body)
     arguments = [
         f"arrays[{number}]" if "*" in parameter else parameter.split()[-1]  # the thread's place
         for number, parameter in enumerate(parameters.split(",\n"))

@@ -15,9 +15,8 @@ import shim
 from mlx.utils import tree_flatten, tree_map
 
 import adamw
-from adamw import arithmetic, reference
+from adamw import arithmetic, gpu, reference
 from adamw.base import CompiledAdamW, Unavailable
-from adamw.variants import kernel
 from benchmarks.harness import trees
 from benchmarks.harness.evaluation import hollow
 
@@ -120,11 +119,12 @@ def allowed(ideal: np.ndarray, dtype: mx.Dtype) -> np.ndarray:
 
 
 def test_without_a_gpu_it_says_what_is_needed(monkeypatch):
-    monkeypatch.setattr(kernel, "backend", lambda: "cpu")
-    assert "GPU" in kernel.AdamW.unavailable()
-    with pytest.raises(Unavailable, match=r"needs a GPU.*: run it on") as raised:
-        adamw.create("kernel", learning_rate=1e-3)
-    assert "\n" not in str(raised.value)
+    monkeypatch.setattr(gpu, "backend", lambda: "cpu")
+    for name in ("kernel", "kernel_inplace"):
+        assert adamw.unavailable(name).startswith(f"{name} needs a GPU")
+        with pytest.raises(Unavailable, match=r"needs a GPU.*: run it on") as raised:
+            adamw.create(name, learning_rate=1e-3)
+        assert "\n" not in str(raised.value)
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ def test_without_a_gpu_it_says_what_is_needed(monkeypatch):
 def test_what_mlx_runs_on(device, metal, name, monkeypatch):
     monkeypatch.setattr(mx, "default_device", lambda: mx.Device(getattr(mx, device)))
     monkeypatch.setattr(mx, "metal", SimpleNamespace(is_available=lambda: metal))
-    assert kernel.backend() == name
+    assert gpu.backend() == name
 
 
 @pytest.mark.parametrize("settings", SETTINGS, ids=["plain", "all"])
@@ -342,7 +342,7 @@ def test_a_state_of_another_shape_goes_upstreams_way(launches):
 
 
 def test_a_subclass_may_override_apply_single(launches):
-    class Still(kernel.AdamW):
+    class Still(adamw.load("kernel")):
         def apply_single(self, gradient, parameter, state):
             return parameter
 
@@ -366,7 +366,7 @@ def test_mlx_takes_the_call_and_nothing_is_evaluated():
     """On MLX's own `metal_kernel`, which records a launch without Metal while a function is exported."""
     tree = {"a": [mx.ones((300, 2), mx.bfloat16)] * 5, "b": mx.array(1.0), "c": mx.zeros((0,))}
     parts: list[dict[str, Any]] = []
-    with patch.object(kernel, "backend", lambda: "metal"):
+    with patch.object(gpu, "backend", lambda: "metal"):
         optimizer = adamw.create("kernel", learning_rate=lambda step: 1e-2 * step, bias_correction=True)
         optimizer.init(tree_map(lambda leaf: leaf.astype(mx.float32), tree))
 
@@ -376,7 +376,7 @@ def test_mlx_takes_the_call_and_nothing_is_evaluated():
             updated = optimizer.apply_gradients(traced, traced)
             return [leaf for _, leaf in tree_flatten([updated, optimizer.state])]
 
-        kernel.made_kernel.cache_clear()
+        gpu.made_kernel.cache_clear()
         mx.export_function(parts.append, step, *(leaf for _, leaf in tree_flatten(tree)))
     made = [part for part in parts if part.get("name") == "CustomKernel"]
     assert [[shape for _, shape, _ in part["outputs"]] for part in made] == [[(300, 2)] * 12, [(300, 2)] * 3, [()] * 3]
@@ -392,7 +392,7 @@ def test_every_launch_of_every_tree_is_one_that_the_backend_takes(backend, tree,
     """No text and no memory: only what a launch is called with."""
     called: list[dict[str, Any]] = []
 
-    def recorded(which: str, kind: kernel.Kind, leaves: int) -> Any:
+    def recorded(which: str, kind: gpu.Kind, leaves: int, in_place: bool) -> Any:
         def call(**arguments: Any) -> list[mx.array]:
             called.append(arguments)
             shapes = zip(arguments["output_shapes"], arguments["output_dtypes"], strict=True)
@@ -406,7 +406,7 @@ def test_every_launch_of_every_tree_is_one_that_the_backend_takes(backend, tree,
         trees.mapped(lambda shape, dtype=dtype: hollow(shape, dtype), shapes)
         for dtype in (dtypes.parameter, dtypes.gradient)
     )
-    with patch.object(kernel, "backend", lambda: backend), patch.object(kernel, "made_kernel", recorded):
+    with patch.object(gpu, "backend", lambda: backend), patch.object(gpu, "made_kernel", recorded):
         optimizer = adamw.create("kernel", learning_rate=1e-3)
         optimizer.init(parameters)
         optimizer.apply_gradients(gradients, parameters)
@@ -433,22 +433,22 @@ def test_every_launch_of_every_tree_is_one_that_the_backend_takes(backend, tree,
 
 
 def test_no_launch_of_any_tree_passes_32_bits():
-    assert kernel.MOST_THREADS < 2**31
-    assert kernel.MOST_THREADS % kernel.GROUP == 0
-    assert kernel.CHUNK % kernel.GROUP == 0
+    assert gpu.MOST_THREADS < 2**31
+    assert gpu.MOST_THREADS % gpu.GROUP == 0
+    assert gpu.CHUNK % gpu.GROUP == 0
 
 
 def test_a_leaf_of_more_than_2_to_the_31_elements(backend, tmp_path):
     """What the first threads of such a launch do, in sparse files; in long strides, which touch few pages."""
     size, stride, threads = 2**31 + 300, 2**30, 4
-    groups = stride // kernel.CHUNK
+    groups = stride // gpu.CHUNK
     found: list[shim.Launch] = []
 
     def recorded(launch: shim.Launch) -> list[mx.array]:
         found.append(launch)
         return [mx.zeros((), launch.output_dtypes[0])] * 3  # no memory; never looked at
 
-    with shim.gpu(backend, recorded), patch.object(kernel, "MOST_THREADS", groups * kernel.GROUP):
+    with shim.gpu(backend, recorded), patch.object(gpu, "MOST_THREADS", groups * gpu.GROUP):
         leaf = mx.broadcast_to(mx.array(1, mx.float16), (4, size // 4))
         optimizer = adamw.create("kernel", learning_rate=0.5, weight_decay=0.0)
         optimizer.init({"a": leaf})
@@ -456,7 +456,7 @@ def test_a_leaf_of_more_than_2_to_the_31_elements(backend, tmp_path):
     (launch,) = found
     read = np.memmap(tmp_path / "read", np.float16, "w+", shape=(size,))
     written = [np.memmap(tmp_path / name, np.float16, "w+", shape=(size,)) for name in "wmv"]
-    starts = [start + part for start in (0, stride, 2 * stride) for part in range(0, kernel.CHUNK, kernel.GROUP)]
+    starts = [start + part for start in (0, stride, 2 * stride) for part in range(0, gpu.CHUNK, gpu.GROUP)]
     taken = [slice(start, start + threads) for start in starts if start + threads <= size]
     assert len(taken) == 10
     for part in taken:
@@ -484,7 +484,7 @@ def test_the_shim_sees_wrong_accesses(backend, right, wrong, error):
     with (
         shim.gpu(backend),
         patch.object(arithmetic, "BODY", arithmetic.BODY.replace(right, wrong)),
-        patch.object(kernel, "MOST_THREADS", 4 * kernel.GROUP),
+        patch.object(gpu, "MOST_THREADS", 4 * gpu.GROUP),
     ):
         run = Run(adamw.create("kernel", **SETTINGS[0]), PRECISIONS["float32"], [1300, 5000])
         with pytest.raises(error):

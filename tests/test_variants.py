@@ -18,7 +18,7 @@ from mlx.utils import tree_flatten, tree_map
 import adamw
 from benchmarks.harness import cases
 
-STAND_IN = ["kernel"] if adamw.unavailable("kernel") else []
+STAND_IN = [name for name in ("kernel", "kernel_inplace") if adamw.unavailable(name)]
 """Variants that run here on a stand-in for the GPU they need."""
 
 VARIANTS = sorted([*STAND_IN, *here.VARIANTS])

@@ -12,7 +12,7 @@ import mlx.core as mx
 import numpy as np
 
 from adamw.base import Unavailable
-from adamw.ownership import InPlaceAdamW, Own, address, evaluated
+from adamw.ownership import InPlaceAdamW, Place, address, evaluated
 
 try:
     from adamw import loops
@@ -52,10 +52,10 @@ class AdamW(InPlaceAdamW):
             return "inplace needs memory that CPU and GPU share, as on Apple silicon; use another variant"
         return None
 
-    def _write(self, gradients: list[mx.array], owned: list[Own]) -> None:
+    def _update(self, places: list[Place], copies: dict[int, mx.array]) -> None:
         groups: dict[tuple, list[tuple]] = {}
         contiguous: list[mx.array] = []
-        for gradient, own in zip(gradients, owned, strict=True):
+        for (gradient, _, _), own in zip(places, self._owned(places, copies), strict=True):
             try:
                 at = address(gradient)
             except TypeError:
