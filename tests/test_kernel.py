@@ -4,7 +4,7 @@ import copy
 import math
 import pickle
 from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import Any
 from unittest.mock import patch
 
 import mlx.core as mx
@@ -19,33 +19,12 @@ from adamw import arithmetic, gpu, reference
 from adamw.base import CompiledAdamW, Unavailable
 from benchmarks.harness import trees
 from benchmarks.harness.evaluation import hollow
+from benchmarks.harness.rounding import DTYPES, HALF_UNIT, TINIEST, Run, float64, values
 
 SETTINGS = [
     {"learning_rate": 1e-2},
     {"learning_rate": 3e-3, "betas": [0.8, 0.95], "eps": 1e-3, "weight_decay": 0.3, "bias_correction": True},
 ]
-
-ROUNDING = {mx.float32: 2.0**-24, mx.float16: 2.0**-11, mx.bfloat16: 2.0**-8}
-"""The largest relative error of rounding to a dtype, where it has all its digits."""
-
-TINIEST = {mx.float32: 2.0**-149, mx.float16: 2.0**-24, mx.bfloat16: 2.0**-133}
-"""The smallest positive number of a dtype, which is the distance of the numbers about zero."""
-
-
-class Precision(NamedTuple):
-    parameter: mx.Dtype
-    gradient: mx.Dtype
-    m: mx.Dtype
-    v: mx.Dtype
-
-
-PRECISIONS = {
-    "float32": Precision(mx.float32, mx.float32, mx.float32, mx.float32),
-    "float16": Precision(mx.float16, mx.float16, mx.float16, mx.float16),
-    "bfloat16": Precision(mx.bfloat16, mx.bfloat16, mx.bfloat16, mx.bfloat16),
-    "mixed": Precision(mx.bfloat16, mx.bfloat16, mx.float32, mx.float32),
-    "all_different": Precision(mx.float16, mx.bfloat16, mx.float32, mx.bfloat16),
-}
 
 
 @pytest.fixture(params=["metal", "cuda"])
@@ -57,65 +36,6 @@ def backend(request):
 def launches(backend):
     with shim.gpu(backend) as launches:
         yield launches
-
-
-def values(size: int, dtype: mx.Dtype, seed: int) -> mx.array:
-    """Magnitudes from 0.5 to 1.5 of either sign."""
-    random = np.random.default_rng(seed)
-    return mx.array(random.uniform(0.5, 1.5, size) * random.choice([-1.0, 1.0], size), mx.float32).astype(dtype)
-
-
-def float64(array: mx.array) -> np.ndarray:
-    return np.array(array.astype(mx.float32)).astype(np.float64)
-
-
-class Run:
-    """An optimizer over leaves of given sizes in one precision, with a state as after some steps."""
-
-    def __init__(self, optimizer: Any, precision: Precision, sizes: list[int], steps_before: int = 6) -> None:
-        self.optimizer = optimizer
-        parameters = [values(size, precision.parameter, 4 * leaf) for leaf, size in enumerate(sizes)]
-        self.parameters = {"list": parameters}
-        self.gradients = {"list": [values(size, precision.gradient, 4 * leaf + 1) for leaf, size in enumerate(sizes)]}
-        optimizer.init(self.parameters)
-        for leaf, (state, size) in enumerate(zip(optimizer.state["list"], sizes, strict=True)):
-            state["m"] = values(size, precision.m, 4 * leaf + 2)
-            state["v"] = mx.abs(values(size, precision.v, 4 * leaf + 3))
-        optimizer.state["step"] = mx.array(steps_before, mx.uint64)
-
-    @property
-    def leaves(self) -> list[dict[str, mx.array]]:
-        """What is stored of every leaf."""
-        return [
-            {"w": w, "m": state["m"], "v": state["v"]}
-            for w, state in zip(self.parameters["list"], self.optimizer.state["list"], strict=True)
-        ]
-
-    def excess(self, **settings: Any) -> float:
-        """One step. The largest error against float64, in units of what one rounding of float32's result allows."""
-        before = [reference.Leaf(*map(float64, leaf.values())) for leaf in self.leaves]
-        dtypes = [{name: array.dtype for name, array in leaf.items()} for leaf in self.leaves]
-        self.parameters = self.optimizer.apply_gradients(self.gradients, self.parameters)
-        t = self.optimizer.step.item()
-        worst = 0.0
-        for old, gradient, new, kinds in zip(before, self.gradients["list"], self.leaves, dtypes, strict=True):
-            expected = reference.step(old, float64(gradient), t, **settings)
-            for name, ideal in expected._asdict().items():
-                assert new[name].dtype == kinds[name]
-                assert new[name].shape == gradient.shape
-                if ideal.size:
-                    error = np.nan_to_num(np.abs(float64(new[name]) - ideal), nan=np.inf)
-                    worst = max(worst, np.max(error / allowed(ideal, kinds[name])))
-        return worst
-
-
-def allowed(ideal: np.ndarray, dtype: mx.Dtype) -> np.ndarray:
-    """The error of an accurate float32 result, rounded once to `dtype`.
-
-    Accurate: within 6 roundings of float32 relative to the terms of the sum, which are below 2 in size here.
-    """
-    rounded = 0 if dtype == mx.float32 else ROUNDING[dtype] * np.abs(ideal) + TINIEST[dtype] / 2
-    return rounded + 6 * ROUNDING[mx.float32] * np.maximum(np.abs(ideal), 2)
 
 
 def test_without_a_gpu_it_says_what_is_needed(monkeypatch):
@@ -137,18 +57,18 @@ def test_what_mlx_runs_on(device, metal, name, monkeypatch):
 
 
 @pytest.mark.parametrize("settings", SETTINGS, ids=["plain", "all"])
-@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("precision", DTYPES)
 def test_a_step_is_float32_arithmetic_rounded_once(launches, precision, settings):
-    run = Run(adamw.create("kernel", **settings), PRECISIONS[precision], [0, 1, 7, 8, 255, 256, 257, 2000])
+    run = Run(adamw.create("kernel", **settings), DTYPES[precision], [0, 1, 7, 8, 255, 256, 257, 2000])
     for _ in range(3):
         assert run.excess(**settings) <= 1
     assert run.optimizer.step.item() == 9
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("precision", DTYPES)
 def test_so_it_is_where_products_and_sums_are_fused(backend, precision):
     with shim.gpu(backend, lambda launch: launch.outputs(contracted=True)):
-        run = Run(adamw.create("kernel", **SETTINGS[1]), PRECISIONS[precision], [1, 257, 2000])
+        run = Run(adamw.create("kernel", **SETTINGS[1]), DTYPES[precision], [1, 257, 2000])
         for _ in range(3):
             assert run.excess(**SETTINGS[1]) <= 1
 
@@ -158,7 +78,7 @@ def test_fused_is_not_the_same_to_the_last_bit(backend):
     found = []
     for contracted in (False, True):
         with shim.gpu(backend, lambda launch, contracted=contracted: launch.outputs(contracted)):
-            run = Run(adamw.create("kernel", **SETTINGS[0]), PRECISIONS["float32"], [2000])
+            run = Run(adamw.create("kernel", **SETTINGS[0]), DTYPES["float32"], [2000])
             run.excess(**SETTINGS[0])
             found.append(run.leaves[0]["m"])
     assert not mx.array_equal(*found)
@@ -167,35 +87,33 @@ def test_fused_is_not_the_same_to_the_last_bit(backend):
 @pytest.mark.parametrize("precision", ["float16", "bfloat16", "mixed"])
 def test_upstreams_half_arithmetic_is_not(precision):
     """The bound that `kernel` keeps is not one that anything keeps."""
-    run = Run(CompiledAdamW(**SETTINGS[0]), PRECISIONS[precision], [2000])
+    run = Run(CompiledAdamW(**SETTINGS[0]), DTYPES[precision], [2000])
     assert run.excess(**SETTINGS[0]) > 1.5
 
 
 @pytest.mark.parametrize("precision", ["float32", "float16", "bfloat16", "mixed"])
 def test_a_leaf_longer_than_the_grid(launches, precision):
     settings = SETTINGS[0]
-    run = Run(adamw.create("kernel", **settings), PRECISIONS[precision], [2**22 + 3, 0, 300, 7])
+    run = Run(adamw.create("kernel", **settings), DTYPES[precision], [2**22 + 3, 0, 300, 7])
     assert run.excess(**settings) <= 1
     assert [launch.threads for launch in launches] == [2**20, 256]
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("precision", DTYPES)
 def test_every_leaf_table_of_metals(precision):
     """Launches of every number of leaves, whose last groups are full, almost empty, or all there is."""
     sizes = [256, 257, 9, 1000, 511, 8, 300]
     settings = SETTINGS[1]
     for number in range(1, len(sizes) + 1):
         with shim.gpu("metal") as launches:
-            assert (
-                Run(adamw.create("kernel", **settings), PRECISIONS[precision], sizes[:number]).excess(**settings) <= 1
-            )
+            assert Run(adamw.create("kernel", **settings), DTYPES[precision], sizes[:number]).excess(**settings) <= 1
         assert sum(len(launch.output_shapes) for launch in launches) == 3 * number
         assert len(launches) == -(-number // 4)
 
 
 def test_early_steps_with_bias_correction_and_betas_near_one(launches):
     settings = {"learning_rate": 0.5, "betas": [0.99, 0.9999], "bias_correction": True}
-    run = Run(adamw.create("kernel", **settings), PRECISIONS["float32"], [100], steps_before=0)
+    run = Run(adamw.create("kernel", **settings), DTYPES["float32"], [100], steps_before=0)
     for state in run.optimizer.state["list"]:
         state["m"], state["v"] = mx.zeros(100), mx.zeros(100)
     assert run.excess(**settings) <= 1
@@ -206,10 +124,10 @@ def test_early_steps_with_bias_correction_and_betas_near_one(launches):
 def test_as_upstream_in_float32(launches, settings):
     sizes = [3, 500, 40, 1, 0]
     upstream, variant = mlx.optimizers.AdamW(**settings), adamw.create("kernel", **settings)
-    runs = [Run(optimizer, PRECISIONS["float32"], sizes, steps_before=0) for optimizer in (upstream, variant)]
+    runs = [Run(optimizer, DTYPES["float32"], sizes, steps_before=0) for optimizer in (upstream, variant)]
     for run in runs:
         for _ in range(10):
-            run.parameters = run.optimizer.apply_gradients(run.gradients, run.parameters)
+            run.step()
     for expected, actual in zip(runs[0].leaves, runs[1].leaves, strict=True):
         for name in expected:
             np.testing.assert_allclose(actual[name], expected[name], rtol=1e-6)
@@ -217,7 +135,7 @@ def test_as_upstream_in_float32(launches, settings):
 
 def test_leaves_of_one_kind_share_launches(launches, backend):
     most = {"metal": 4, "cuda": 72}[backend]
-    run = Run(adamw.create("kernel", **SETTINGS[0]), PRECISIONS["float32"], [300 + leaf for leaf in range(most + 2)])
+    run = Run(adamw.create("kernel", **SETTINGS[0]), DTYPES["float32"], [300 + leaf for leaf in range(most + 2)])
     assert run.excess(**SETTINGS[0]) <= 1
     assert [len(launch.output_shapes) for launch in launches] == [3 * most, 3 * 2]
     run.excess(**SETTINGS[0])
@@ -234,20 +152,20 @@ def test_every_kind_of_leaf_has_launches_of_its_own(launches):
         assert after.dtype == before.dtype
         start = reference.start(float64(before))
         expected = reference.step(start, float64(before), 1, learning_rate=1e-2).w
-        np.testing.assert_allclose(float64(after), expected, rtol=2 * ROUNDING[before.dtype])
+        np.testing.assert_allclose(float64(after), expected, rtol=2 * HALF_UNIT[before.dtype])
 
 
 def test_kernels_of_another_text_have_another_name(launches):
-    for precision in PRECISIONS.values():
+    for precision in DTYPES.values():
         for sizes in ([8, 9], [7, 3], [8, 9, 300]):
             run = Run(adamw.create("kernel", **SETTINGS[0]), precision, sizes)
             assert run.excess(**SETTINGS[0]) <= 1
     texts = {launch.name: launch.text for launch in launches}
-    assert len(texts) == len({launch.text for launch in launches}) == 3 * len(PRECISIONS)
+    assert len(texts) == len({launch.text for launch in launches}) == 3 * len(DTYPES)
 
 
 def test_a_launch_fits_its_backends_limit(launches, backend):
-    run = Run(adamw.create("kernel", **SETTINGS[0]), PRECISIONS["mixed"], [50] * 80)
+    run = Run(adamw.create("kernel", **SETTINGS[0]), DTYPES["mixed"], [50] * 80)
     run.excess(**SETTINGS[0])
     if backend == "metal":
         buffers = [launch.text.count("[[buffer(") for launch in launches]
@@ -285,7 +203,7 @@ CHANGES = {"learning_rate": 0.3, "betas": [0.5, 0.6], "eps": 0.25, "weight_decay
 @pytest.mark.parametrize("attribute", CHANGES)
 def test_a_changed_hyper_parameter_takes_effect_in_the_next_step_and_in_the_same_kernel(launches, attribute):
     settings = {"learning_rate": 1e-2, "betas": [0.9, 0.999], "eps": 1e-8, "weight_decay": 0.01}
-    run = Run(adamw.create("kernel", **settings), PRECISIONS["float32"], [20])
+    run = Run(adamw.create("kernel", **settings), DTYPES["float32"], [20])
     assert run.excess(**settings) <= 1
     setattr(run.optimizer, attribute, CHANGES[attribute])
     changed = settings | {attribute: CHANGES[attribute]}
@@ -296,17 +214,17 @@ def test_a_changed_hyper_parameter_takes_effect_in_the_next_step_and_in_the_same
 
 def test_a_beta_of_zero(launches):
     settings = {"learning_rate": 1e-2, "betas": [0.0, 0.0], "bias_correction": True}
-    assert Run(adamw.create("kernel", **settings), PRECISIONS["float32"], [20]).excess(**settings) <= 1
+    assert Run(adamw.create("kernel", **settings), DTYPES["float32"], [20]).excess(**settings) <= 1
 
 
 def test_a_schedule(launches):
     settings = {"learning_rate": lambda step: 0.1 / (step + 1)}
-    run = Run(adamw.create("kernel", **settings), PRECISIONS["float32"], [20])
+    run = Run(adamw.create("kernel", **settings), DTYPES["float32"], [20])
     assert run.excess(learning_rate=0.1 / 7) <= 1
     assert run.excess(learning_rate=0.1 / 8) <= 1
 
 
-@pytest.mark.parametrize("dtype", ROUNDING)
+@pytest.mark.parametrize("dtype", HALF_UNIT)
 def test_odd_numbers_go_through_as_in_float64(launches, dtype):
     odd = [np.nan, np.inf, -np.inf, 0.0, -0.0, 1.0, -3e4, 2.0**-24, float(2.0**-133), 1e-3]
     pairs = mx.array([(w, g) for w in odd for g in odd], mx.float32).astype(dtype)
@@ -318,7 +236,7 @@ def test_odd_numbers_go_through_as_in_float64(launches, dtype):
     state = optimizer.state["a"]
     for actual, ideal in zip((updated, state["m"], state["v"]), expected, strict=True):
         rounded = mx.array(ideal.astype(np.float32)).astype(dtype)
-        tolerance = {"rtol": 3 * ROUNDING[dtype], "atol": TINIEST[dtype] + 1e-37}
+        tolerance = {"rtol": 3 * HALF_UNIT[dtype], "atol": TINIEST[dtype] + 1e-37}
         np.testing.assert_allclose(float64(actual), float64(rounded), **tolerance)
 
 
@@ -400,7 +318,7 @@ def test_every_launch_of_every_tree_is_one_that_the_backend_takes(backend, tree,
 
         return call
 
-    dtypes = PRECISIONS[precision]
+    dtypes = DTYPES[precision]
     shapes = trees.build(tree)
     parameters, gradients = (
         trees.mapped(lambda shape, dtype=dtype: hollow(shape, dtype), shapes)
@@ -486,6 +404,6 @@ def test_the_shim_sees_wrong_accesses(backend, right, wrong, error):
         patch.object(arithmetic, "BODY", arithmetic.BODY.replace(right, wrong)),
         patch.object(gpu, "MOST_THREADS", 4 * gpu.GROUP),
     ):
-        run = Run(adamw.create("kernel", **SETTINGS[0]), PRECISIONS["float32"], [1300, 5000])
+        run = Run(adamw.create("kernel", **SETTINGS[0]), DTYPES["float32"], [1300, 5000])
         with pytest.raises(error):
             run.excess(**SETTINGS[0])

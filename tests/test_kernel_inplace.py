@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 import shim
 from mlx.utils import tree_map
-from test_kernel import PRECISIONS, SETTINGS, Run, float64, values
+from test_kernel import SETTINGS
 
 import adamw
 from adamw.ownership import address
+from benchmarks.harness.rounding import DTYPES, Run, float64, values
 
-SAME_STATE = [name for name, precision in PRECISIONS.items() if precision.m == precision.v]
+SAME_STATE = [name for name, precision in DTYPES.items() if precision.m == precision.v]
 SIZES = [0, 1, 7, 8, 255, 1024, 1025, 5000]
 
 
@@ -49,7 +50,7 @@ def places(optimizer: Any, parameters: Any) -> list[int]:
 @pytest.mark.parametrize("settings", SETTINGS, ids=["plain", "all"])
 @pytest.mark.parametrize("precision", SAME_STATE)
 def test_a_step_is_float32_arithmetic_rounded_once(launches, precision, settings):
-    run = Run(adamw.create("kernel_inplace", **settings), PRECISIONS[precision], SIZES)
+    run = Run(adamw.create("kernel_inplace", **settings), DTYPES[precision], SIZES)
     for _ in range(3):
         assert run.excess(**settings) <= 1
 
@@ -57,7 +58,7 @@ def test_a_step_is_float32_arithmetic_rounded_once(launches, precision, settings
 @pytest.mark.parametrize("precision", SAME_STATE)
 def test_so_it_is_where_products_and_sums_are_fused(backend, precision):
     with shim.gpu(backend, lambda launch: launch.outputs(contracted=True)):
-        run = Run(adamw.create("kernel_inplace", **SETTINGS[1]), PRECISIONS[precision], [8, 257, 2000])
+        run = Run(adamw.create("kernel_inplace", **SETTINGS[1]), DTYPES[precision], [8, 257, 2000])
         for _ in range(3):
             assert run.excess(**SETTINGS[1]) <= 1
 

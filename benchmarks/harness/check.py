@@ -39,9 +39,12 @@ def leaf_states(step: Step) -> list[dict[str, mx.array]]:
 
 
 def compared(array: mx.array) -> np.ndarray:
-    """The elements of `array` that are compared, copied, in float64."""
+    """The elements of `array` that are compared, copied, in float64.
+
+    They are copied on the device: on CUDA looking at an array itself would move it to the host's memory, for good.
+    """
     flat_array = array.reshape(-1)
-    values = mx.concatenate([flat_array[block] for block in blocks(array.size)])
+    values = mx.array(mx.concatenate([flat_array[block] for block in blocks(array.size)]))
     return np.array(values.astype(mx.float32)).astype(np.float64)
 
 

@@ -84,7 +84,7 @@ def measured_variant(case: Case, backend: str) -> dict[str, Any]:
     }
 
 
-def measured_peer(case: Case, backend: str) -> dict[str, Any]:
+def measured_peer(case: Case, backend: str, budget: float = sampling.BUDGET) -> dict[str, Any]:
     """The same of a peer. Its peak: the most that is held by steps after the first, above what was there before."""
     make, threads = PEERS[case.variant], int(os.environ[THREADS])
     tree = trees.build(case.tree_name)
@@ -104,7 +104,7 @@ def measured_peer(case: Case, backend: str) -> dict[str, Any]:
     error = agreement.worst_error(case, starts, found, peer.tolerance)
     on_host = peer.device == "cpu"
     return {
-        **sampling.sample(peer, peer.synchronize)._asdict(),
+        **sampling.sample(peer, peer.synchronize, budget)._asdict(),
         "peak": peak - before if on_host else None,
         "memory_source": source if on_host else None,
         "error": error,

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from benchmarks.harness.host.linux import Linux
 from benchmarks.harness.host.macos import Mac
+from benchmarks.harness.host.meter import Meter
 
 
 class Host(Protocol):
@@ -52,6 +53,9 @@ class Host(Protocol):
 
     def on_core(self, core: int | None) -> AbstractContextManager[object]:
         """Have the threads of this process run on one core for a while, where they can be told; anywhere if None."""
+
+    def energy(self, backend: str) -> Meter | None:
+        """What counts the energy of MLX's `backend` ("Metal", "CUDA" or "CPU"); None if nothing does or may be read."""
 
     def keep_awake(self) -> tuple[str, ...]:
         """The command that keeps the machine awake while this process lives; empty if there is none."""

@@ -11,6 +11,9 @@ from pathlib import Path
 
 import psutil
 
+from benchmarks.harness.host import nvidia
+from benchmarks.harness.host.meter import Meter
+
 UNITS = {"K": 2**10, "M": 2**20, "G": 2**30}
 
 
@@ -71,6 +74,16 @@ class Linux:
         finally:
             move(everywhere)
 
+    def energy(self, backend: str) -> Meter | None:
+        """NVML's counter of the card, or the processor's packages by RAPL, where an administrator lets it be read."""
+        if backend == "CUDA":
+            return nvidia.meter()
+        packages = [Rapl(path) for path in sorted(self.root.glob("sys/class/powercap/intel-rapl:*"))]
+        readable = [package for package in packages if package.is_package and package.joules() is not None]
+        if not readable:
+            return None
+        return Meter(f"RAPL, {len(readable)} package(s)", lambda: sum(one.joules() or 0.0 for one in readable))
+
     def keep_awake(self) -> tuple[str, ...]:
         return ()
 
@@ -82,6 +95,37 @@ class Linux:
         """What a file says; empty if there is none."""
         try:
             return (self.root / name).read_text(errors="replace")
+        except OSError:
+            return ""
+
+
+class Rapl:
+    """A zone of the processor's energy counters (Linux, Documentation/power/powercap): microjoules, begun anew at a
+    limit that it tells."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.last, self.before = 0, 0
+
+    @property
+    def is_package(self) -> bool:
+        """Whether it is a processor, not a part of one or another processor's memory."""
+        return self._text("name").startswith("package")
+
+    def joules(self) -> float | None:
+        """Joules, going on where the counter begins anew; None if it may not be read."""
+        text, most = self._text("energy_uj"), self._text("max_energy_range_uj")
+        if not (text.isdecimal() and most.isdecimal()):
+            return None
+        now = int(text)
+        if now < self.last:
+            self.before += int(most)
+        self.last = now
+        return (self.before + now) / 1e6
+
+    def _text(self, name: str) -> str:
+        try:
+            return (self.folder / name).read_text().strip()
         except OSError:
             return ""
 

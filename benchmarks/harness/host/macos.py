@@ -5,11 +5,16 @@ import json
 import os
 import re
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import psutil
 
 from benchmarks.harness.host import commands
 from benchmarks.harness.host.commands import Run
+from benchmarks.harness.host.meter import Meter
+
+RAILS = {"cpu_total_mj": "CPU", "gpu_mj": "GPU", "gpu_sram_mj": "GPU SRAM", "dram_mj": "DRAM"}
+"""Millijoules of zeus-apple-silicon, a field a part of the chip; what a chip does not tell is None."""
 
 THERMAL_KEY = "com.apple.system.thermalpressurelevel"
 CACHES = ("hw.l3cachesize", "hw.perflevel0.l2cachesize", "hw.l2cachesize")
@@ -78,6 +83,15 @@ class Mac:
         """macOS chooses the cores itself."""
         return nullcontext()
 
+    def energy(self, backend: str) -> Meter | None:
+        """IOReport's estimate for the whole chip, through zeus-apple-silicon where that is installed."""
+        try:
+            from zeus_apple_silicon import AppleEnergyMonitor
+
+            return chip_meter(AppleEnergyMonitor())
+        except (ImportError, RuntimeError):
+            return None
+
     def keep_awake(self) -> tuple[str, ...]:
         return "caffeinate", "-dims", "-w", str(os.getpid())
 
@@ -89,6 +103,20 @@ class Mac:
     def _told(self, name: str) -> str:
         """A value of sysctl's, each asked for alone: of several it tells none where it does not know one."""
         return " ".join(self.run("sysctl", "-n", name).split())[:100]
+
+
+def chip_meter(monitor: Any) -> Meter | None:
+    """The sum of the rails that the chip tells when first asked; None if it tells none."""
+    told = monitor.get_cumulative_energy()
+    rails = [field for field in RAILS if getattr(told, field, None) is not None]
+    if not rails:
+        return None
+
+    def joules() -> float:
+        now = monitor.get_cumulative_energy()
+        return sum(getattr(now, field) or 0 for field in rails) / 1e3
+
+    return Meter(f"IOReport's estimate, {', '.join(RAILS[field] for field in rails)}", joules)
 
 
 def physical_footprint(process: int, library: ctypes.CDLL) -> int | None:
