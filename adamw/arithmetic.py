@@ -4,19 +4,29 @@ MLX writes the function's head before it (mlx/backend/common/metal_kernel.cpp, m
 `PLACE`, where a thread learns its place, is spelt differently. The kernel's arguments are
 
     scalars      float32, in the order of `SCALARS`
+    rates        float32, in the order of `RATES`; only the first where there is no bias correction
     table        int64: the chunk with which each leaf begins, the number of chunks, and each leaf's size
     w_k g_k m_k v_k, new_w_k new_m_k new_v_k   the arrays of leaf number k; in place the new ones are the old, and there
                  is one output besides, `done`, of one uint32 that becomes 1
-    LEAVES, CHUNK, GROUP, W, G, M, V   template arguments: the number of leaves, the elements of a chunk, the threads of
-                 a group, the types of the parameters, of the gradients, of m and of v
+    LEAVES, CHUNK, GROUP, CORRECTED, W, G, M, V   template arguments: the number of leaves, the elements of a chunk, the
+                 threads of a group, whether the bias is corrected, the types of the parameters, gradients, m and v
 
 A group of threads takes a chunk of one leaf at a time, GROUP elements after each other, so that the loads of all
 CHUNK / GROUP elements of a thread are under way at once. Where there are more chunks than groups, a group goes on in
 strides of all groups. A leaf's last chunk may be shorter.
 """
 
-SCALARS = ("b1", "one_minus_b1", "b2", "one_minus_b2", "eps", "weight_decay", "m_scale", "v_scale", "learning_rate")
-"""One step's hyper-parameters. m_scale is 1 / (1 - b1^t) and v_scale 1 / (1 - b2^t), or both 1: no bias correction."""
+SCALARS = ("b1", "one_minus_b1", "b2", "one_minus_b2", "eps", "weight_decay")
+"""The hyper-parameters that stay the same from step to step."""
+
+RATES = ("learning_rate", "m_scale", "v_scale")
+"""What a step has of its own: the learning rate, and for bias correction 1 / (1 - b1^t) and 1 / (1 - b2^t)."""
+
+HEAD = """
+const float learning_rate = rates[0];
+const float m_scale = CORRECTED ? float(rates[1]) : 1.0f;
+const float v_scale = CORRECTED ? float(rates[2]) : 1.0f;
+"""
 
 READ = {"w": "W", "g": "G", "m": "M", "v": "V"}
 WRITTEN = {"w": "W", "m": "M", "v": "V"}
@@ -92,14 +102,14 @@ def source(backend: str, leaves: int, is_small: bool = False, in_place: bool = F
             new = f"const_cast<{written}{kind}*>({name}_{leaf})" if in_place else f"new_{name}_{leaf}"
             chosen.append(f"new_{name} = {new};")
         cases.append(f"    case {leaf}: {' '.join(chosen)} break;")
-    scalars = "".join(f"const float {name} = scalars[{place}];\n" for place, name in enumerate(SCALARS))
+    scalars = "".join(f"const float {name} = scalars[{place}];\n" for place, name in enumerate(SCALARS)) + HEAD
     body = BODY.replace("POINTERS", "\n".join(pointers)).replace("CASES", "\n".join(cases))
     return PLACE[backend] + scalars + ("if (group + thread == 0) done[0] = 1;" if in_place else "") + body
 
 
 def input_names(leaves: int) -> list[str]:
     """The kernel's inputs, in their order."""
-    return ["scalars", "table", *(f"{name}_{leaf}" for leaf in range(leaves) for name in READ)]
+    return ["scalars", "rates", "table", *(f"{name}_{leaf}" for leaf in range(leaves) for name in READ)]
 
 
 def output_names(leaves: int, in_place: bool = False) -> list[str]:

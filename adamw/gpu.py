@@ -6,8 +6,8 @@ A launch updates many leaves of one kind, in float32 whatever the storage type.
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import cache
-from itertools import accumulate
+from functools import cache, partial
+from itertools import accumulate, chain
 from typing import Any, NamedTuple, TypeVar
 
 import mlx.core as mx
@@ -17,6 +17,11 @@ from adamw.base import CompiledAdamW, Constants, Unavailable
 
 MOST_ARRAYS = {"metal": 31, "cuda": 512}
 """Arrays that a kernel takes: Metal's buffers, and CUDA's 4096 bytes of parameters, 8 a pointer."""
+
+MOST_LEAVES, MOST_LEAVES_IN_PLACE = 8, 32
+"""Leaves of a launch. MLX gives every output of a kernel a list of all its inputs and one of all other outputs
+(mlx/array.cpp, make_arrays), so that the host's work grows with the square of the number of leaves; in place there is
+one output, but the device begins when the first launch is complete."""
 
 GROUP = 256
 """Threads of a group, which every kernel of every GPU may have."""
@@ -31,9 +36,14 @@ chunks, and no index of MLX's grid, which has 32 bits, is ever too small."""
 CONSTANT_SIZE = 8
 """Elements. Smaller arrays are passed otherwise on Metal, by another kernel (mlx/backend/common/metal_kernel.cpp)."""
 
-Item = TypeVar("Item")
+STORAGE = frozenset({mx.float32, mx.float16, mx.bfloat16})
 
-STORAGE = (mx.float32, mx.float16, mx.bfloat16)
+Item = TypeVar("Item")
+Shapes = tuple[tuple[int, ...], ...]
+Scalars = tuple[mx.array, mx.array]
+"""A step's `arithmetic.SCALARS` and `arithmetic.RATES`."""
+
+Launcher = Callable[[Scalars, Iterable[mx.array]], list[mx.array]]
 
 
 class Kind(NamedTuple):
@@ -59,18 +69,9 @@ class Leaf:
         self.gradient, self.parameter, self.state = gradient, parameter, state
 
     @property
-    def arrays(self) -> list[mx.array]:
+    def arrays(self) -> tuple[mx.array, mx.array, mx.array, mx.array]:
         """What a step reads, in the order of `arithmetic.READ`."""
-        return [self.parameter, self.gradient, self.state["m"], self.state["v"]]
-
-    @property
-    def kind(self) -> Kind | None:
-        """What kernel updates this leaf; None if the arrays differ in shape or are of a dtype that no kernel takes."""
-        arrays = self.arrays
-        w, g, m, v = arrays
-        if any(array.shape != w.shape or array.dtype not in STORAGE for array in arrays):
-            return None
-        return Kind(w.dtype, g.dtype, m.dtype, v.dtype, w.size < CONSTANT_SIZE)
+        return self.parameter, self.gradient, self.state["m"], self.state["v"]
 
 
 class GpuAdamW(CompiledAdamW):
@@ -85,7 +86,8 @@ class GpuAdamW(CompiledAdamW):
         super().__init__(*args, **hyper_parameters)
         self.backend = backend()
         self.tables: dict[tuple[int, ...], mx.array] = {}
-        self.fixed: dict[Constants, mx.array] = {}
+        self.fixed: dict[Constants, Scalars] = {}
+        self._launchers: dict[tuple, Launcher] = {}
 
     @classmethod
     def unavailable(cls) -> str | None:
@@ -96,8 +98,8 @@ class GpuAdamW(CompiledAdamW):
             f"{cls.name} needs a GPU, and MLX's default device is the CPU here: run it on a Mac, or with MLX for CUDA"
         )
 
-    def scalars(self) -> mx.array:
-        """The scalars of the step that is counted already, in float32, in the order of `arithmetic.SCALARS`.
+    def scalars(self) -> Scalars:
+        """`arithmetic.SCALARS` and `arithmetic.RATES` of the step that is counted already, in float32.
 
         What stays the same from step to step is on the device already: whatever the host writes in a step would be
         fetched from its memory by the first kernel that reads it.
@@ -105,40 +107,58 @@ class GpuAdamW(CompiledAdamW):
         constants = self.constants
         b1, b2, eps, weight_decay, bias_correction = constants
         if constants not in self.fixed:
-            numbers = [b1, 1 - b1, b2, 1 - b2, eps, weight_decay, *[1.0] * (0 if bias_correction else 2)]
-            logarithms = [math.log(b) if b else -math.inf for b in (b1, b2)] if bias_correction else []
-            self.fixed[constants] = mx.array([*numbers, *logarithms], mx.float32)
-        fixed, rate = self.fixed[constants], self.learning_rate.astype(mx.float32).reshape(1)
+            logs = [math.log(b) if b else -math.inf for b in (b1, b2)]
+            numbers = [b1, 1 - b1, b2, 1 - b2, eps, weight_decay]
+            self.fixed[constants] = mx.array(numbers, mx.float32), mx.array(logs, mx.float32)
+        scalars, logarithms = self.fixed[constants]
+        rate = self.learning_rate.astype(mx.float32).reshape(1)
         if not bias_correction:
-            return mx.concatenate([fixed, rate])
+            return scalars, rate
         # 1 / (1 - b^t) as -1 / expm1(t log b), which keeps the digits that 1 - float32(b)^t loses where b is near 1
-        return mx.concatenate([fixed[:6], -1 / mx.expm1(self.step * fixed[6:]), rate])
+        return scalars, mx.concatenate([rate, -1 / mx.expm1(self.step * logarithms)])
 
-    def call(self, kind: Kind, arrays: Sequence[mx.array], scalars: mx.array, in_place: bool = False) -> list[mx.array]:
-        """The results, not evaluated, of one launch over leaves of a kind, whose `arrays` are in the order of READ."""
-        sizes = tuple(array.size for array in arrays[:: len(arithmetic.READ)])
+    def launcher(self, kind: Kind, shapes: Shapes, corrected: bool, in_place: bool = False) -> Launcher:
+        """What launches the kernel over leaves of a kind and of these shapes, given a step's scalars and arrays."""
+        key = kind, shapes, corrected, in_place
+        if key not in self._launchers:
+            self._launchers[key] = self._made_launcher(*key)
+        return self._launchers[key]
+
+    def _made_launcher(self, kind: Kind, shapes: Shapes, corrected: bool, in_place: bool) -> Launcher:
+        sizes = tuple(math.prod(shape) for shape in shapes)
         chunks = first_chunks(sizes)
-        if sizes not in self.tables:
-            self.tables[sizes] = mx.array([*chunks, *sizes], mx.int64)
-        new = [(arrays[place].shape, dtype) for place, dtype in results(kind, len(sizes))]
-        shapes, dtypes = ([(1,)], [mx.uint32]) if in_place else zip(*new, strict=True)
-        return made_kernel(self.backend, kind, len(sizes), in_place)(
-            inputs=[scalars, self.tables[sizes], *(array if array.ndim else array.reshape(1) for array in arrays)],
-            template=template(kind, len(sizes)),
-            output_shapes=list(shapes),
-            output_dtypes=list(dtypes),
+        table = self.tables.setdefault(sizes, mx.array([*chunks, *sizes], mx.int64))
+        written = [dtype for name, dtype in zip(arithmetic.READ, kind[:4], strict=True) if name in arithmetic.WRITTEN]
+        launched = partial(
+            made_kernel(self.backend, kind, len(shapes), in_place),
+            template=template(kind, len(shapes), corrected),
+            output_shapes=[(1,)] if in_place else [shape for shape in shapes for _ in written],
+            output_dtypes=[mx.uint32] if in_place else written * len(shapes),
             grid=(min(chunks[-1] * GROUP, MOST_THREADS), 1, 1),
             threadgroup=(GROUP, 1, 1),
             stream=mx.gpu,
         )
 
-    def launch(self, kinds: dict[Kind, list[Leaf]], scalars: mx.array) -> None:
-        """Update leaves in as few launches as there can be: they hold their new arrays afterwards, not evaluated."""
+        def launch(scalars: Scalars, arrays: Iterable[mx.array]) -> list[mx.array]:
+            if kind.is_small:  # an array without dimensions would be passed by reference
+                arrays = [array.reshape(-1) for array in arrays]
+            return launched(inputs=[*scalars, table, *arrays])
+
+        return launch
+
+    def launch(self, kinds: dict[Kind, list[Leaf]], scalars: Scalars) -> None:
+        """Update leaves in as few launches as pay: they hold their new arrays afterwards, not evaluated."""
+        corrected = scalars[1].size > 1
         for kind, alike in kinds.items():
             for batch in batches(alike, leaves_a_launch(self.backend)):
-                new = self.call(kind, [array for leaf in batch for array in leaf.arrays], scalars)
+                launch = self.launcher(kind, tuple(leaf.parameter.shape for leaf in batch), corrected)
+                new = launch(scalars, chain.from_iterable(leaf.arrays for leaf in batch))
                 for leaf, (parameter, m, v) in zip(batch, batches(new, len(arithmetic.WRITTEN)), strict=True):
                     leaf.parameter, leaf.state["m"], leaf.state["v"] = parameter, m, v
+
+    def __getstate__(self) -> dict:
+        """Launchers are neither copied nor pickled; a copy makes its own."""
+        return super().__getstate__() | {"_launchers": {}}
 
 
 def backend() -> str:
@@ -148,12 +168,20 @@ def backend() -> str:
     return "metal" if mx.metal.is_available() else "cuda"
 
 
+def kind_of(w: mx.array, g: mx.array, m: mx.array, v: mx.array) -> Kind | None:
+    """What kernel updates a leaf; None if its arrays differ in shape or are of a dtype that no kernel takes."""
+    shape, dtypes = w.shape, (w.dtype, g.dtype, m.dtype, v.dtype)
+    if g.shape != shape or m.shape != shape or v.shape != shape or not STORAGE.issuperset(dtypes):
+        return None
+    return Kind(*dtypes, w.size < CONSTANT_SIZE)
+
+
 def by_kind(leaves: Iterable[Leaf]) -> tuple[dict[Kind, list[Leaf]], list[Leaf]]:
     """The leaves that are not empty, those of a kind together; and those that no kernel takes."""
     together: dict[Kind, list[Leaf]] = defaultdict(list)
     others: list[Leaf] = []
     for leaf in leaves:
-        if (kind := leaf.kind) is None:
+        if (kind := kind_of(*leaf.arrays)) is None:
             others.append(leaf)
         elif leaf.parameter.size:
             together[kind].append(leaf)
@@ -161,20 +189,11 @@ def by_kind(leaves: Iterable[Leaf]) -> tuple[dict[Kind, list[Leaf]], list[Leaf]]
 
 
 def leaves_a_launch(backend: str, in_place: bool = False) -> int:
-    """The most leaves that one launch holds, beside the scalars, the table and, in place, its one output."""
-    read, written = len(arithmetic.READ), len(arithmetic.WRITTEN)
-    return (MOST_ARRAYS[backend] - 3) // read if in_place else (MOST_ARRAYS[backend] - 2) // (read + written)
-
-
-def results(kind: Kind, leaves: int) -> Iterator[tuple[int, mx.Dtype]]:
-    """For every result of a launch the place of the input that has its shape, and its dtype."""
-    dtypes = dict(zip(arithmetic.READ, kind[:4], strict=True))
-    return (
-        (leaf * len(dtypes) + place, dtype)
-        for leaf in range(leaves)
-        for place, (name, dtype) in enumerate(dtypes.items())
-        if name in arithmetic.WRITTEN
-    )
+    """How many leaves a launch is given at most: as many as the backend's kernels take, or as many as pay."""
+    others = len(("scalars", "rates", "table"))
+    if in_place:
+        return min((MOST_ARRAYS[backend] - others - len(("done",))) // len(arithmetic.READ), MOST_LEAVES_IN_PLACE)
+    return min((MOST_ARRAYS[backend] - others) // (len(arithmetic.READ) + len(arithmetic.WRITTEN)), MOST_LEAVES)
 
 
 @cache
@@ -192,9 +211,9 @@ def made_kernel(backend: str, kind: Kind, leaves: int, in_place: bool = False) -
     )
 
 
-def template(kind: Kind, leaves: int) -> list[tuple[str, int | mx.Dtype]]:
+def template(kind: Kind, leaves: int, corrected: bool) -> list[tuple[str, int | bool | mx.Dtype]]:
     """The kernel's template arguments."""
-    numbers = [("LEAVES", leaves), ("CHUNK", CHUNK), ("GROUP", GROUP)]
+    numbers = [("LEAVES", leaves), ("CHUNK", CHUNK), ("GROUP", GROUP), ("CORRECTED", corrected)]
     return [*numbers, *zip(arithmetic.READ.values(), kind[:4], strict=True)]
 
 

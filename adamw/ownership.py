@@ -79,6 +79,14 @@ class InPlaceAdamW(CompiledAdamW):
         super().__init__(*args, **hyper_parameters)
         self._own: dict[int, Own] = {}
 
+    def _finish_readers(self, gradients: Any) -> None:
+        """Have whatever still reads the old arrays done before they are written: the gradients, and all of the device.
+
+        A kernel that MLX takes for a reader must not be written behind: Metal's command buffers may overlap.
+        """
+        mx.eval(gradients, self.learning_rate)
+        mx.synchronize()
+
     def _update(self, places: list[Place], copies: dict[int, mx.array]) -> None:
         """Update every leaf in the arrays that `_owned` gives; it is done when this returns.
 
@@ -94,8 +102,7 @@ class InPlaceAdamW(CompiledAdamW):
         if not (self.updates_leaves_itself and all(self._can_be_updated_in_place(*place) for place in places)):
             return super().apply_gradients(gradients, parameters)
         self.prepare(gradients)
-        mx.eval(gradients, self.learning_rate)
-        mx.synchronize()  # whatever still reads the old arrays
+        self._finish_readers(gradients)
         self.count_step()
         copies: dict[int, mx.array] = {}
         outside.run(lambda: self._update(places, copies), lambda: arrays(places))
@@ -104,7 +111,7 @@ class InPlaceAdamW(CompiledAdamW):
     def _can_be_updated_in_place(self, gradient: mx.array, parameter: mx.array, state: dict) -> bool:
         own, m, v = self._own.get(id(parameter)), state["m"], state["v"]
         if own is not None and own.parameter() is parameter and own.m is m and own.v is v:
-            return own.shape == gradient.shape == parameter.shape and gradient.dtype in STORAGE
+            return own.shape == gradient.shape and gradient.dtype in STORAGE
         return (
             gradient.shape == parameter.shape == m.shape == v.shape
             and m.dtype == v.dtype

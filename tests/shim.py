@@ -153,7 +153,7 @@ def cuda_text(kernel_arguments: dict[str, Any], arguments: dict[str, Any]) -> st
     template = "".join(
         f"  using {name} = {CUDA_TYPES[value]};\n"
         if isinstance(value, mx.Dtype)
-        else f"  constexpr int {name} = {value};\n"
+        else f"  constexpr {type(value).__name__} {name} = {str(value).lower()};\n"
         for name, value in arguments["template"]
     )
     head = f"namespace mlx::core::cu {{\n\n__global__ void custom_kernel_{kernel_arguments['name']}(\n"

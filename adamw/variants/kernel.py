@@ -10,6 +10,7 @@ from typing import Any
 from mlx.utils import tree_map
 
 from adamw.gpu import GpuAdamW, Leaf, by_kind
+from adamw.ownership import Place, gather
 
 
 class AdamW(GpuAdamW):
@@ -27,8 +28,9 @@ class AdamW(GpuAdamW):
             return super().apply_gradients(gradients, parameters)
         self.prepare(gradients)
         self.count_step()
-        leaves: list[Leaf] = []
-        tree_map(lambda *arrays: leaves.append(Leaf(*arrays)), gradients, parameters, self.state)
+        places: list[Place] = []
+        gather(gradients, parameters, self.state, places)
+        leaves = [Leaf(*place) for place in places]
         kinds, others = by_kind(leaves)
         for leaf in others:
             leaf.parameter = self.apply_single(leaf.gradient, leaf.parameter, leaf.state)

@@ -2,19 +2,45 @@
 
 MLX allocates a custom kernel's outputs anew and has no way to give them its inputs' memory. This kernel writes into
 its inputs instead, behind MLX's back: MLX takes them for read, so it neither orders what else uses them after this
-kernel, nor waits for it. Therefore the step waits for the device before it launches, and for its launches before it
-returns, as the contract of `InPlaceAdamW` asks, which also says whose arrays may be written.
+kernel, nor waits for it. Therefore what reads them is to be done before it is launched, and it is to be done before the
+step returns, as the contract of `InPlaceAdamW` asks, which also says whose arrays may be written.
 
 What makes the writing sound: an input's pointer is to constant elements, but the memory is not constant (Metal's device
 and CUDA's global memory), so taking the `const` away is defined; every element is read and written by one thread only,
 read first; and MLX passes an array that lies in order by its own address, never by a copy.
 """
 
+from itertools import chain
+from typing import Any, NamedTuple
+
 import mlx.core as mx
 
 from adamw import gpu
-from adamw.gpu import GpuAdamW, Leaf
-from adamw.ownership import InPlaceAdamW, Place, evaluated
+from adamw.gpu import GpuAdamW, Kind, Leaf, Scalars, Shapes
+from adamw.ownership import InPlaceAdamW, Own, Place
+
+
+class Batch(NamedTuple):
+    """Leaves that share a launch: their numbers among the leaves that are updated in place."""
+
+    numbers: tuple[int, ...]
+    kind: Kind
+    shapes: Shapes
+
+
+class Plan(NamedTuple):
+    """The launches for certain arrays of the optimizer's own and gradients of certain dtypes.
+
+    `own` are the ids of `owned`, which cannot be another's for as long as they are held here.
+    """
+
+    owned: list[Own]
+    own: list[int]
+    dtypes: list[mx.Dtype]
+    batches: list[Batch]
+
+
+NO_PLAN = Plan([], [], [], [])
 
 
 class AdamW(GpuAdamW, InPlaceAdamW):
@@ -26,28 +52,63 @@ class AdamW(GpuAdamW, InPlaceAdamW):
 
     name = "kernel_inplace"
 
+    def __init__(self, *args: Any, **hyper_parameters: Any) -> None:
+        super().__init__(*args, **hyper_parameters)
+        self._plan = NO_PLAN
+
+    def _finish_readers(self, gradients: Any) -> None:
+        """On CUDA what is under way need not be waited for: a stream does what it was given in order."""
+        if self.backend == "cuda":
+            mx.async_eval(gradients, self.learning_rate)
+        else:
+            super()._finish_readers(gradients)
+
     def _update(self, places: list[Place], copies: dict[int, mx.array]) -> None:
-        scalars = evaluated(self.scalars())
-        numbers = [number for number, (gradient, _, _) in enumerate(places) if gradient.size >= gpu.CONSTANT_SIZE]
+        scalars = self.scalars()
+        large = [number for number, place in enumerate(places) if place[0].size >= gpu.CONSTANT_SIZE]
+        there = places if len(large) == len(places) else [places[number] for number in large]
         copied: dict[int, mx.array] = {}
-        owned = self._owned([places[number] for number in numbers], copied)
-        copies |= {numbers[number]: parameter for number, parameter in copied.items()}
-        leaves = [
-            Leaf(places[number][0], copies.get(number, places[number][1]), {"m": own.m, "v": own.v})
-            for number, own in zip(numbers, owned, strict=True)
-        ]
-        self._write(leaves, scalars)
-        for number, (gradient, parameter, state) in enumerate(places):
+        owned = self._owned(there, copied)
+        copies |= {large[number]: parameter for number, parameter in copied.items()}
+        mx.eval(self._write(there, copied, owned, scalars))
+        for number, (gradient, parameter, state) in enumerate(places) if there is not places else ():
             if 0 < gradient.size < gpu.CONSTANT_SIZE:
                 leaf = Leaf(gradient, parameter, state)
                 self.launch(gpu.by_kind([leaf])[0], scalars)
                 mx.eval(leaf.arrays)
                 copies[number] = leaf.parameter
 
-    def _write(self, leaves: list[Leaf], scalars: mx.array) -> None:
-        """Update evaluated `leaves` where their arrays lie; it is done when this returns."""
+    def _write(
+        self, places: list[Place], copied: dict[int, mx.array], owned: list[Own], scalars: Scalars
+    ) -> list[mx.array]:
+        """Launch the update of every leaf in the arrays `owned`; what is evaluated when that is done.
+
+        The device begins with the first launch while the next one is made.
+        """
         done: list[mx.array] = []
-        for kind, alike in gpu.by_kind(leaves)[0].items():
-            for batch in gpu.batches(alike, gpu.leaves_a_launch(self.backend, in_place=True)):
-                done += self.call(kind, [array for leaf in batch for array in leaf.arrays], scalars, in_place=True)
-        mx.eval(done)
+        for batch in self._planned(places, owned).batches:
+            launch = self.launcher(batch.kind, batch.shapes, scalars[1].size > 1, in_place=True)
+            arrays = (
+                (copied.get(number, places[number][1]), places[number][0], owned[number].m, owned[number].v)
+                for number in batch.numbers
+            )
+            done += launch(scalars, chain.from_iterable(arrays))
+            mx.async_eval(done[-1])
+        return done
+
+    def _planned(self, places: list[Place], owned: list[Own]) -> Plan:
+        """The launches for these arrays: the last step's, or new ones."""
+        own, dtypes = list(map(id, owned)), [gradient.dtype for gradient, _, _ in places]
+        if own != self._plan.own or dtypes != self._plan.dtypes:
+            alike: dict[Kind, list[int]] = {}
+            for number, (one, dtype) in enumerate(zip(owned, dtypes, strict=True)):
+                parameter, moment = one.dtypes
+                alike.setdefault(Kind(parameter, dtype, moment, moment, is_small=False), []).append(number)
+            most = gpu.leaves_a_launch(self.backend, in_place=True)
+            together = [(kind, tuple(part)) for kind, every in alike.items() for part in gpu.batches(every, most)]
+            batches = [Batch(part, kind, tuple(owned[number].shape for number in part)) for kind, part in together]
+            self._plan = Plan(owned, own, dtypes, batches)
+        return self._plan
+
+    def __getstate__(self) -> dict:
+        return super().__getstate__() | {"_plan": NO_PLAN}

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from benchmarks.harness import machine
 
 REPEATS = 7
+CHAIN = 8
 CACHE_MULTIPLE = 4
 SMALLEST_WORKING_SET = 2**30
 LARGEST_SHARE = 4  # of the free memory, at most one part in this many
@@ -108,24 +109,39 @@ def threaded_rate(kernel: Kernel, size: int, threads: int) -> tuple[str, float]:
 
 
 def mlx_kernels(size: int) -> list[tuple[str, float]]:
-    """(name, bytes a second) of MLX's streaming kernels on its default device, over `size` bytes of float32."""
+    """(name, bytes a second) of MLX's streaming kernels on its default device, over `size` bytes of float32.
+
+    CHAIN kernels are evaluated together: what an evaluation costs by itself is not bandwidth, and the roofline has it
+    apart (`roofline.Launch`).
+    """
     import mlx.core as mx
 
     length = size // 2 // 4
-    triad = mx.compile(lambda a, b: a + 0.5 * b)
+    parts = [mx.ones(length // CHAIN) for _ in range(CHAIN)]
+    held, other = [mx.ones(length)], mx.ones(length)
+    triad = mx.compile(lambda a, b: 0.5 * a + b)
     scale = mx.compile(lambda a: a * 0.5 + 0.25)
-    held = [mx.ones(length), mx.ones(length)]
-    mx.eval(held)
+    mx.eval(parts, held, other)
 
-    def triads() -> None:
-        mx.eval(triad(*held))
+    def copies() -> None:
+        mx.eval([mx.array(part) for part in parts])
         mx.synchronize()
 
-    def scale_in_place() -> None:
-        held.append(scale(held.pop()))  # nobody else holds the array: MLX writes over it
-        mx.eval(held)
-        mx.synchronize()
+    def chained(kernel: Callable[[Any], Any]) -> Callable[[], None]:
+        """`kernel` again and again on its own result, over which MLX writes, as nobody else holds it."""
 
-    triad_rate = best_rate(triads, 3 * length * 4)
+        def run() -> None:
+            for _ in range(CHAIN):
+                held.append(kernel(held.pop()))
+            mx.eval(held)
+            mx.synchronize()
 
-    return [("MLX triad", triad_rate), ("MLX scale in place", best_rate(scale_in_place, 2 * length * 4))]
+        return run
+
+    in_place = {"triad in place": (3, lambda array: triad(array, other)), "scale in place": (2, scale)}
+    rates = [("MLX copy", best_rate(copies, 2 * CHAIN * parts[0].nbytes))]
+    rates += [
+        (f"MLX {name}", best_rate(chained(kernel), CHAIN * streams * length * 4))
+        for name, (streams, kernel) in in_place.items()
+    ]
+    return rates
