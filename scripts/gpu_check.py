@@ -8,6 +8,7 @@ the bytes that kernels really moved, where ncu may read them; joules a step. No 
 import argparse
 import contextlib
 import importlib.util
+import itertools
 import os
 import sys
 import tempfile
@@ -40,16 +41,36 @@ The file is written after everything that is found: whatever ends the command, i
 
 def plan() -> dict[str, list[list[str]]]:
     """The parts by name, in the order in which they run: the words of each of their processes."""
+    kernels = [
+        ["right", variant, dtypes]
+        for variant in gpu_process.OWN
+        for dtypes in ("float32", "float16", "bfloat16", "mixed", "all_different")
+        if (variant, dtypes) != ("kernel_inplace", "all_different")  # it leaves moments of two dtypes to upstream
+    ]
     return {
         "machine": [["machine"], ["torch"]],
-        "right": [["right"]],
+        "right": kernels,
         "counters": [["counters", "gpu"], ["counters", "cpu"]],
         "steps": [["steps", tree] for tree in gpu_process.TREES],
-        "peers": [["peers", name] for name in ("torch_fused", "torch_foreach", "optax")],
+        "peers": [["peers", "torch_fused"], ["peers", "torch_foreach"]],
         "traffic": [["traffic"]],
         "energy": [["energy"], ["torch_energy"]],
+        "optax": [["peers", "optax"]],
         "card": [["card"]],
     }
+
+
+UNTIMED = ("right", "counters")
+"""Parts that measure no time, so that their processes run at once."""
+
+
+def groups(wanted: list[str]) -> list[list[list[str]]]:
+    """The processes of the `wanted` parts: those of a group run at once, one group after the other."""
+    found: list[list[list[str]]] = []
+    for untimed, names in itertools.groupby(wanted, UNTIMED.__contains__):
+        words = [words for name in names for words in plan()[name]]
+        found += [words] if untimed else [[one] for one in words]
+    return found
 
 
 def parser() -> argparse.ArgumentParser:
@@ -68,7 +89,7 @@ def main(arguments: list[str] | None = None) -> int:
     console = Console(width=None if sys.stdout.isatty() else command.WIDTH)
     wanted = [name for name in plan() if name in (options.only or plan()) and name not in (options.skip or ())]
     lines: list[dict[str, Any]] = []
-    for line in looked([words for name in wanted for words in plan()[name]], time.monotonic() + options.seconds):
+    for line in looked(groups(wanted), time.monotonic() + options.seconds):
         lines.append(line)
         command.write_json(options.json, {"lines": lines})
         say(line, console)
@@ -84,25 +105,29 @@ def main(arguments: list[str] | None = None) -> int:
     return int(any(one.holds is False for one in found))
 
 
-def looked(processes: list[list[str]], until: float) -> Iterator[dict[str, Any]]:
-    """What every process finds, one after the other; the next one is started ahead, so that it has imported."""
+def looked(groups: list[list[list[str]]], until: float) -> Iterator[dict[str, Any]]:
+    """What every process finds, one group at once after the other.
+
+    The next process is started ahead, so that it has imported when it is told to begin.
+    """
     if importlib.util.find_spec("mlx") is None:
         raise command.UserError("this Python has no MLX; install it for CUDA 13: pip install 'mlx[cuda13]'")
     with tempfile.TemporaryDirectory(prefix="adamw-gpu-") as folder, contextlib.ExitStack() as stack:
-        waiting: Part | None = None
-        for number, words in enumerate(processes):
-            current = waiting or begun(words, folder, stack)
-            following = processes[number + 1] if number + 1 < len(processes) else None
-            waiting = begun(following, folder, stack) if following else None
-            if waiting and words[0] == waiting.words[0] == "counters":
-                waiting.begin()  # nothing is timed: both at once
-            if time.monotonic() >= until:
-                yield current.lost("no time was left: not begun")
-            elif words == ["traffic"]:
-                yield from profiled(current, folder, until)
-            else:
-                yield from current.lines(until - time.monotonic())
-            current.close()
+        ahead: list[Part] = []
+        for group, following in zip(groups, [*groups[1:], []], strict=True):
+            current = ahead or [begun(words, folder, stack) for words in group]
+            ahead = [begun(words, folder, stack) for words in following] if len(following) == 1 else []
+            for part in current:
+                if time.monotonic() < until:
+                    part.begin()
+            for part in current:
+                if time.monotonic() >= until:
+                    yield part.lost("no time was left: not begun")
+                elif part.words == ["traffic"]:
+                    yield from profiled(part, folder, until)
+                else:
+                    yield from part.lines(until - time.monotonic())
+                part.close()
 
 
 def begun(words: list[str], folder: str, stack: contextlib.ExitStack) -> Part:

@@ -29,3 +29,8 @@ def leaf(tile: np.ndarray, number: int, size: int) -> np.ndarray:
     if not missing:
         return first
     return np.concatenate([first, *[tile] * (missing // TILE), tile[: missing % TILE]])
+
+
+def part(tile: np.ndarray, number: int, elements: slice) -> np.ndarray:
+    """Those elements of `leaf(tile, number, size)`, without the rest."""
+    return tile[(number * STRIDE + np.arange(elements.start, elements.stop)) % TILE]

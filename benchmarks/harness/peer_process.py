@@ -131,8 +131,10 @@ def every_leaf(peer: Peer, tree: Any) -> Iterator[dict[str, Any]]:
 
 def rounded(peer: Peer, tile: np.ndarray, tree: Any) -> Iterator[np.ndarray]:
     """The elements of every leaf's input that are compared, rounded to the peer's dtype by the peer itself."""
-    for values, shape in zip(leaves(tile, tree), trees.leaves(tree), strict=True):
-        yield compared(peer, peer.array(values, shape))
+    for number, shape in enumerate(trees.leaves(tree)):
+        parts = [inputs.part(tile, number, block) for block in agreement.blocks(shape.size)]
+        values = np.concatenate(parts)
+        yield peer.part(peer.array(values, trees.shape(values.size)), slice(None)).astype(np.float64)
 
 
 def compared(peer: Peer, array: Any) -> np.ndarray:
