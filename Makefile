@@ -4,8 +4,9 @@
 #               CASE=REGEX chooses the cases
 # make exact    set up, count what a step does in BASE (default HEAD~1) and in the working tree, say what changed
 # make report   set up, write the HTML report of all results that are there
+# make gpu-check  set up with BACKEND=cuda13, take the suite onto an NVIDIA GPU: six minutes, one file and one table
 # make mac-check  set up, hold what is assumed of Macs against this one: ten minutes, and one file to send back
-# make coverage   set up, say which lines that only a Mac runs the tests run, wherever they are
+# make coverage   set up, say which lines that only a Mac or a GPU runs the tests run, wherever they are
 # make setup    set up only: everything goes to .venv, again and again without harm
 # make lint     what `make test` checks before the tests
 #
@@ -15,11 +16,14 @@ PYTHON ?= $(shell .venv/bin/python -c 'print(".venv/bin/python")' 2>/dev/null ||
 PROFILE ?= quick
 
 # What only a Mac runs, or a GPU, and the tests that run it here.
-MAC_ONLY = benchmarks/harness/host/macos.py,scripts/doctor/macos.py,scripts/assumptions.py,scripts/mac_check.py,$\
-  adamw/variants/kernel.py
-MAC_TESTS = tests/test_host.py tests/test_doctor.py tests/test_mac_check.py tests/test_kernel.py -k "not cuda"
+ELSEWHERE = benchmarks/harness/host/macos.py,benchmarks/harness/host/nvidia.py,scripts/doctor/macos.py,$\
+  scripts/assumptions.py,scripts/mac_check.py,adamw/gpu.py,adamw/variants/kernel.py,adamw/variants/kernel_inplace.py,$\
+  benchmarks/harness/gpu_process.py,benchmarks/harness/energy.py,benchmarks/harness/extras.py,$\
+  benchmarks/harness/ncu.py,scripts/gpu_check.py,scripts/gpu/*.py
+ELSEWHERE_TESTS = tests/test_host.py tests/test_doctor.py tests/test_mac_check.py tests/test_energy.py $\
+  tests/test_gpu_check.py tests/test_kernel.py tests/test_kernel_inplace.py -k "not cuda"
 
-.PHONY: bench test compare exact report mac-check coverage setup lint
+.PHONY: bench test compare exact report mac-check gpu-check coverage setup lint
 
 bench: setup
 	@.venv/bin/python -m scripts.bench --profile $(PROFILE)
@@ -36,9 +40,13 @@ report: setup
 mac-check: setup
 	@.venv/bin/python -m scripts.mac_check
 
+gpu-check: BACKEND ?= cuda13
+gpu-check: setup
+	@.venv/bin/python -m scripts.gpu_check
+
 coverage: setup
-	@.venv/bin/python -m coverage run --branch --include="$(MAC_ONLY)" --data-file=.venv/coverage \
-	  -m pytest --quiet $(MAC_TESTS)
+	@.venv/bin/python -m coverage run --branch --include="$(ELSEWHERE)" --data-file=.venv/coverage \
+	  -m pytest --quiet $(ELSEWHERE_TESTS)
 	@.venv/bin/python -m coverage report --data-file=.venv/coverage --show-missing --fail-under=100
 
 test: setup lint

@@ -58,3 +58,11 @@ def extract(commit: str, paths: list[str], folder: Path) -> None:
             tar.extractall(folder, filter="data")
     except tarfile.TarError as error:
         raise command.UserError(f"commit {commit[:8]} has a file that leads elsewhere: {error}") from error
+
+
+def here() -> str | None:
+    """What this is a checkout of; None for a copy without git."""
+    try:
+        return output("rev-parse", "HEAD")
+    except command.UserError:
+        return None

@@ -9,6 +9,7 @@ import argparse
 import contextlib
 import importlib.util
 import itertools
+import json
 import os
 import sys
 import tempfile
@@ -19,23 +20,25 @@ from typing import Any
 
 from rich.console import Console
 
-from benchmarks.harness import gpu_process
+from benchmarks.harness import gpu_process, ncu
+from benchmarks.harness.files import append_line, write_whole
 from benchmarks.harness.peer_process import THREADS
-from scripts import command
-from scripts.gpu import findings, ncu, tables
-from scripts.gpu.process import Part
+from scripts import command, git
+from scripts.gpu import findings, tables
+from scripts.gpu.process import NO_TIME, Part
 
-FILE = Path("gpu-check.json")
+FILE = Path("gpu-check.jsonl")
 SECONDS = 360.0
 
 EPILOG = """examples:
   make gpu-check                                        on a machine with an NVIDIA GPU: sets everything up first
   python -m scripts.gpu_check --seconds 200             in a Python that has MLX for CUDA; no network is needed
-  python -m scripts.gpu_check --only machine --only right --json right.json
+  python -m scripts.gpu_check --only machine --only right --json right.jsonl
+  python -m scripts.gpu_check --show results/gpu/nvidia-h200.jsonl      what was found once; no GPU is needed
 
 exit codes: 0 nothing assumed was wrong, 1 something was, 2 error (no GPU that MLX runs on), 130 interrupted
 
-The file is written after everything that is found: whatever ends the command, it has what was found so far.
+The file has a line of JSON for everything that is found, as soon as it is: whatever ends the command, it is there.
 """
 
 
@@ -80,6 +83,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--seconds", type=command.positive, default=SECONDS, metavar="S", help=f"after which it ends; {SECONDS:g}"
     )
+    parser.add_argument("--show", type=Path, metavar="FILE", help="look at nothing; print what a file has")
     parser.add_argument("--json", type=command.file_path, default=FILE, metavar="FILE", help=f"default: {FILE}")
     return parser
 
@@ -87,22 +91,56 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: list[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     console = Console(width=None if sys.stdout.isatty() else command.WIDTH)
+    if options.show:
+        return told(read(options.show), console)
     wanted = [name for name in plan() if name in (options.only or plan()) and name not in (options.skip or ())]
+    write_whole(options.json, "")
     lines: list[dict[str, Any]] = []
-    for line in looked(groups(wanted), time.monotonic() + options.seconds):
+    begin = {"what": "begun", "commit": git.here(), "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
+    for line in itertools.chain([begin], looked(groups(wanted), time.monotonic() + options.seconds)):
         lines.append(line)
-        command.write_json(options.json, {"lines": lines})
+        append_line(options.json, json.dumps(command.finite(line)))
         say(line, console)
-        if line["what"] == "machine" and line["backend"] != "CUDA":
-            raise command.UserError(
-                f"MLX runs on {line['backend']} here: {line['description']}; "
-                "gpu-check is for an NVIDIA GPU: install MLX for it, `make gpu-check BACKEND=cuda13`"
-            )
-    found = findings.all(lines)
-    command.write_json(options.json, {"lines": lines, "findings": [one._asdict() for one in found]})
-    tables.show(lines, found, console)
+        if why := no_gpu(line):
+            raise command.UserError(why)
+    code = told(lines, console)
     console.print(f"written: {options.json}", markup=False, highlight=False, soft_wrap=True)
+    return code
+
+
+def no_gpu(line: dict[str, Any]) -> str | None:
+    """Why nothing further can be found out, if `line` says that MLX runs on no NVIDIA GPU here; else None."""
+    if line["what"] == "machine" and line["backend"] != "CUDA":
+        return (
+            f"MLX runs on {line['backend']} here: {line['description']}; "
+            "gpu-check is for an NVIDIA GPU: install MLX for it, `make gpu-check BACKEND=cuda13`"
+        )
+    if line["what"] == "lost" and line["part"] == "machine" and not line["why"].startswith(NO_TIME):
+        return f"MLX does not run here: {line['why']}"
+    return None
+
+
+def told(lines: list[dict[str, Any]], console: Console) -> int:
+    """Print what was found; 1 if something was assumed that is wrong, else 0."""
+    found = findings.all(lines)
+    tables.show(lines, found, console)
     return int(any(one.holds is False for one in found))
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """The lines of a file that was written before; one that was cut short is passed over. Raises UserError."""
+    try:
+        text = path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise command.UserError(f"{path} cannot be read: {command.one_line(str(error))}") from error
+    lines = []
+    for line in text.splitlines():
+        with contextlib.suppress(ValueError):
+            lines.append(json.loads(line))
+    kept = [line for line in lines if isinstance(line, dict) and isinstance(line.get("what"), str)]
+    if not kept:
+        raise command.UserError(f"{path} has nothing that gpu-check found; name a file that it wrote")
+    return kept
 
 
 def looked(groups: list[list[list[str]]], until: float) -> Iterator[dict[str, Any]]:
@@ -122,7 +160,7 @@ def looked(groups: list[list[list[str]]], until: float) -> Iterator[dict[str, An
                     part.begin()
             for part in current:
                 if time.monotonic() >= until:
-                    yield part.lost("no time was left: not begun")
+                    yield part.lost(f"{NO_TIME}: not begun")
                 elif part.words == ["traffic"]:
                     yield from profiled(part, folder, until)
                 else:
@@ -135,7 +173,7 @@ def begun(words: list[str], folder: str, stack: contextlib.ExitStack) -> Part:
     variables = {THREADS: str(os.cpu_count() or 1)}
     before = (ncu.command(f"{folder}/ncu.csv") or []) if words == ["traffic"] else []
     if words == ["traffic"]:
-        variables |= {"MLX_USE_CUDA_GRAPHS": "0"}  # a kernel is profiled by itself
+        variables |= ncu.SETTINGS
     part = Part(words, folder, before, **variables)
     stack.callback(part.close)
     return part
@@ -156,7 +194,7 @@ def profiled(part: Part, folder: str, until: float) -> Iterator[dict[str, Any]]:
     text = log.read_text(errors="replace") if log.exists() else ""
     if refused := ncu.refusal(text):
         yield part.lost(f"not available here: ncu says {refused}")
-    yield from ncu.per_case(ncu.kernels(text), names, gpu_process.MARKER)
+    yield from ncu.per_case(ncu.kernels(text), names)
 
 
 def say(line: dict[str, Any], console: Console) -> None:

@@ -60,7 +60,7 @@ def main(arguments: list[str] | None = None) -> int:
         if name not in ASSUMPTIONS:
             raise command.UserError(f"nothing is assumed by the name {name!r}; names are: {', '.join(ASSUMPTIONS)}")
     console = Console(width=None if sys.stdout.isatty() else command.WIDTH)
-    told: dict[str, Any] = {"commit": commit(), **assumptions.about(), "findings": []}
+    told: dict[str, Any] = {"commit": git.here(), **assumptions.about(), "findings": []}
     until = time.monotonic() + SECONDS
     for name, (assumed, look) in ASSUMPTIONS.items():
         if (options.only and name not in options.only) or name in (options.skip or ()):
@@ -78,14 +78,6 @@ def main(arguments: list[str] | None = None) -> int:
     last = f"{len(told['findings'])} assumptions, {wrong} wrong, {left} not looked at; please send back {options.json}"
     console.print(last, markup=False, highlight=False, soft_wrap=True)
     return int(bool(wrong or left))
-
-
-def commit() -> str | None:
-    """What this is a checkout of; None for a copy without git."""
-    try:
-        return git.output("rev-parse", "HEAD")
-    except command.UserError:
-        return None
 
 
 def looked(look: Callable[[], Found], name: str) -> Found:

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from benchmarks.harness import cases
 from benchmarks.harness.ceiling import Ceiling
-from benchmarks.harness.measurement import Measurement
+from benchmarks.harness.measurement import Measurement, Traffic
 from scripts import command, git, ledger
 
 WIDTH = command.WIDTH
@@ -24,6 +24,11 @@ NOTES = {
     "cache": "cache-resident, the tree fits the last-level cache or beats the ceiling: not memory's speed",
     "busy": "another process held the core; the share that was left",
 }
+
+OPTIONAL = {"long_run_error": "2000\nsteps", "joules": "J a\nstep", "dram_ratio": "DRAM/\nideal"}
+"""Figures that only some runs have, and their headings: a column is there where one case has the figure."""
+
+FORMS = {"long_run_error": ".0e", "joules": ".3g", "dram_ratio": ".2f"}
 
 EPILOG = """examples:
   python -m scripts.table                       the newest results of the machine measured last
@@ -111,8 +116,15 @@ def row(name: str, entries: list[ledger.Entry], machine: dict[str, Any]) -> dict
         "traffic_ratio": traffic and traffic / last["ideal_bytes"],
         "peak_ratio": measured.memory.peak / last["resident_bytes"],
         "error": measured.error,
+        "joules": next((one.energy.joules for one in reversed(processes) if one.energy), None),
+        "dram_ratio": next((moved(one.traffic) / last["ideal_bytes"] for one in processes if one.traffic), None),
         "notes": " ".join(notes),
     }
+
+
+def moved(traffic: Traffic) -> float:
+    """Bytes from and to DRAM."""
+    return traffic.read + traffic.written
 
 
 def table(report: Report) -> Table:
@@ -121,8 +133,8 @@ def table(report: Report) -> Table:
     shown.add_column("\nworkload", no_wrap=True)
     shown.add_column("\nvariant", no_wrap=True)
     frame = report.frame()
-    long_run = bool(report.cases) and bool(frame.long_run_error.notna().any())
-    for heading in ("\nms", "\n± %", "\nGB/s", "% of\nceiling", "peak/\nideal", "\nerror", *["2000\nsteps"] * long_run):
+    optional = {name: heading for name, heading in OPTIONAL.items() if report.cases and frame[name].notna().any()}
+    for heading in ("\nms", "\n± %", "\nGB/s", "% of\nceiling", "peak/\nideal", "\nerror", *optional.values()):
         shown.add_column(heading, justify="right", no_wrap=True)
     shown.add_column("\nnote", max_width=NOTE_WIDTH)
     last = ""
@@ -140,7 +152,7 @@ def table(report: Report) -> Table:
             f"{case.ceiling_fraction:.1%}".rstrip("%"),
             f"{case.peak_ratio:.2f}",
             f"{case.error:.0e}",
-            *["" if pd.isna(case.long_run_error) else f"{case.long_run_error:.0e}"] * long_run,
+            *("" if pd.isna(value := getattr(case, name)) else format(value, FORMS[name]) for name in optional),
             case.notes,
         )
         last = case.workload

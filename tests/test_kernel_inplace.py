@@ -1,5 +1,7 @@
 """The variant `kernel_inplace`: its text compiled as C++ writes into the memory of MLX's own arrays (shim.py)."""
 
+import copy
+import pickle
 from typing import Any
 
 import mlx.core as mx
@@ -154,3 +156,15 @@ def test_a_gradient_that_does_not_lie_in_order(launches):
         for name in ("eager", "kernel_inplace")
     ]
     np.testing.assert_allclose(float64(found[1]), float64(found[0]), rtol=1e-6)
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda optimizer: pickle.loads(pickle.dumps(optimizer))])
+def test_a_copy_writes_over_nothing_of_the_others(launches, copied):
+    optimizer = adamw.create("kernel_inplace", **SETTINGS[0])
+    parameters = stepped(optimizer, {"list": [values(3000, mx.float32, 1)]}, 2)
+    twin = copied(optimizer)
+    expected = np.array(twin.state["list"][0]["m"])
+    stepped(optimizer, parameters, 1)
+    np.testing.assert_array_equal(twin.state["list"][0]["m"], expected)
+    stepped(twin, {"list": [values(3000, mx.float32, 1)]}, 1)
+    assert twin.step.item() == 3

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from benchmarks.harness.host.meter import Meter
+from benchmarks.harness.measurement import Energy
 
 SHORTEST = 2.0
 """Seconds of a window. NVML's counter moves every 10 to 100 ms, IOReport's and RAPL's every millisecond."""
@@ -29,25 +30,6 @@ class Reading(NamedTuple):
 
     joules: float
     seconds: float
-
-
-class Energy(NamedTuple):
-    """The energy of a step.
-
-    joules      a step, what the idle machine uses in that time subtracted
-    idle_watts  of the machine when nothing is asked of it
-    watts       of the machine while steps were repeated, all of it
-    seconds     of the window
-    steps       in it
-    source      who counted, and the energy of what
-    """
-
-    joules: float
-    idle_watts: float
-    watts: float
-    seconds: float
-    steps: int
-    source: str
 
 
 def idle_watts(meter: Meter, seconds: float = SHORTEST) -> float:

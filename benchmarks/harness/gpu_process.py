@@ -56,9 +56,6 @@ TRAFFIC = (
     *(f"{name}/float32/gpt2" for name in OWN),
     *(f"{name}/bfloat16/one_leaf" for name in ("compiled", *OWN)),
 )
-MARKER = "Sin"
-"""Part of the name of the kernel that is launched between two cases of TRAFFIC, and by no step."""
-
 ENERGY = tuple(f"{name}/float32/llama_1b" for name in ("eager", "compiled", *OWN))
 
 
@@ -269,20 +266,20 @@ def emptied(name: str) -> None:
         torch.cuda.empty_cache()
 
 
-def traffic() -> Iterator[Line]:
-    """One step of every case of TRAFFIC, for a profiler that is told when it begins and ends."""
+def traffic(*names: str) -> Iterator[Line]:
+    """One step of every case, of TRAFFIC if none is named, for a profiler that is told when it begins and ends."""
     import mlx.core as mx
 
     from benchmarks.harness.step import Step
 
     driver = ctypes.CDLL("libcuda.so.1")
-    for name in TRAFFIC:
+    for name in names or TRAFFIC:
         variant, _, workload = name.partition("/")
         step = Step(cases.case(variant, workload))
         for _ in range(2):
             step()
         driver.cuProfilerStart()
-        mx.eval(mx.sin(mx.ones(32)))  # MARKER
+        mx.eval(mx.sin(mx.ones(32)))  # ncu.MARKER
         mx.synchronize()
         step()
         driver.cuProfilerStop()

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import mlx.core as mx
 
-from benchmarks.harness import agreement, check, machine
+from benchmarks.harness import agreement, check, extras, machine
 from benchmarks.harness.cases import Case
 from benchmarks.harness.count import count
 from benchmarks.harness.counters import Counters, Donation
@@ -48,9 +48,11 @@ def measure(case: Case, work: Counters | None = None, donates: Donation | None =
         with no_garbage_collection():
             step.dispatch_only()
             host = [step.dispatch_only() for _ in range(HOST_SAMPLES)]
+        energy = extras.energy_of(step)
         work = work or count(case, donates)  # last: it leaves its marks on the process's memory
         check.check_counters(case, work, kernels)
-        return Measurement(first_step, seconds, host, memory, work, error, time.perf_counter() - begin)
+        wall = time.perf_counter() - begin
+        return Measurement(first_step, seconds, host, memory, work, error, wall, energy)
 
 
 def measure_memory(step: Step) -> Memory:

@@ -31,6 +31,33 @@ class Memory(NamedTuple):
     process: int
 
 
+class Energy(NamedTuple):
+    """The energy of a step, by the machine's own counter.
+
+    joules      a step, what the idle machine uses in that time subtracted
+    idle_watts  of the machine when nothing is asked of it
+    watts       of the machine while steps were repeated, all of it
+    seconds     of the window
+    steps       in it
+    source      who counted, and the energy of what
+    """
+
+    joules: float
+    idle_watts: float
+    watts: float
+    seconds: float
+    steps: int
+    source: str
+
+
+class Traffic(NamedTuple):
+    """The bytes that one step moved from and to DRAM, by the device's own counters; `source` says which."""
+
+    read: float
+    written: float
+    source: str
+
+
 class Measurement(NamedTuple):
     """Everything measured of one case in one process.
 
@@ -40,6 +67,8 @@ class Measurement(NamedTuple):
     work        what a step does; counted once a run, as it is always the same
     error       largest relative error against the float64 reference after agreement.STEPS steps
     wall        seconds that measuring took, all of it
+    energy      of a step; None if it was not asked for or cannot be told here
+    traffic     of a step; likewise
     """
 
     first_step: float
@@ -49,22 +78,29 @@ class Measurement(NamedTuple):
     work: Counters
     error: float
     wall: float
+    energy: Energy | None = None
+    traffic: Traffic | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        plain = self._asdict()
-        plain |= {name: plain[name]._asdict() for name in ("step", "memory", "work")}
+        plain = {name: value for name, value in self._asdict().items() if value is not None}
+        plain |= {name: plain[name]._asdict() for name in PARTS if name in plain}
         plain["host"] = rounded(self.host)
         plain["step"]["seconds"] = rounded(self.step.seconds)
         return plain
 
     @classmethod
     def from_dict(cls, plain: dict[str, Any]) -> "Measurement":
-        parts = {
-            "step": Samples(**plain["step"]),
-            "memory": Memory(**plain["memory"]),
-            "work": Counters(**plain["work"]),
-        }
-        return cls(**(plain | parts))
+        return cls(**(plain | {name: part(**plain[name]) for name, part in PARTS.items() if name in plain}))
+
+
+PARTS: dict[str, Any] = {
+    "step": Samples,
+    "memory": Memory,
+    "work": Counters,
+    "energy": Energy,
+    "traffic": Traffic,
+}
+"""What of a Measurement is no number; what may be missing was not measured."""
 
 
 def rounded(seconds: list[float]) -> list[float]:

@@ -42,7 +42,7 @@ def begin() -> dict[str, Any]:
 
     A run that was interrupted is gone on with instead: what it measured lies ready then.
     """
-    from benchmarks.harness import ceiling, donation, roofline
+    from benchmarks.harness import ceiling, donation, extras, roofline
     from benchmarks.harness.measure import private_caches
 
     check_installed()
@@ -67,6 +67,7 @@ def begin() -> dict[str, Any]:
             "description": str(here),
             "spec": here.spec._asdict() if here.spec else None,
             "donates": donation.measure()._asdict(),
+            "extras": extras.begin(),
             "marks": os.environ.get(ledger.MARKS, ""),
             **measured,
         }
@@ -191,6 +192,7 @@ def measured(case: Case, path: Path) -> Measurement:
         if case.needed_bytes < most:  # it would fit, were nothing else there
             ledger.append({"what": "skipped", "case": str(case), "message": reason})
         skip(reason)
+    from benchmarks.harness import extras
     from benchmarks.harness.measure import measure
 
     before = machine.conditions()
@@ -206,6 +208,8 @@ def measured(case: Case, path: Path) -> Measurement:
             second = measure(case, measurement.work, donates())
             measurement = second._replace(first_step=measurement.first_step)  # only the first had cold caches
             after = machine.conditions()
+        if not known:  # the first round's: it does not depend on the process
+            measurement = measurement._replace(traffic=extras.traffic_of(case))
     except Exception as error:
         write_whole(path, json.dumps({"failed": str(error)}))
         ledger.append({"what": "failure", "case": str(case), "message": str(error)})

@@ -12,6 +12,7 @@ from threading import Timer
 from typing import IO, Any, cast
 
 MODULE = "benchmarks.harness.gpu_process"
+NO_TIME = "no time was left"
 
 
 class Part:
@@ -50,7 +51,7 @@ class Part:
                     yield json.loads(line)
             code = self.process.wait()
             if not late.is_alive():
-                yield self.lost(f"no time was left: ended after {seconds:.0f} s")
+                yield self.lost(f"{NO_TIME}: ended after {seconds:.0f} s")
             elif code:
                 yield self.lost(f"its process died (exit code {code}): {self.last_line()}")
         finally:

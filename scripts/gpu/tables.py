@@ -53,6 +53,7 @@ def about(lines: list[Line]) -> list[str]:
         f"measured ceiling {line['bytes_per_second'] / 1e9:.0f} GB/s ({line['kernel']})"
         for line in findings.of(lines, "ceiling")
     ]
+    told += list(dict.fromkeys(f"energy by {line['source']}" for line in findings.of(lines, "energy")))
     told += [f"{line['part']}: {line['why']}" for line in lines if line["what"] == "lost"]
     return told
 
@@ -60,7 +61,9 @@ def about(lines: list[Line]) -> list[str]:
 def steps(lines: list[Line]) -> Table:
     """A block a workload: variants and peers, the fastest first."""
     rate, ratios = findings.copy_rate(lines), findings.times_torch(lines)
-    table = plain("workload", "ms", "± %", "GB/s", "% of copy", "host ms", "peak/ideal", "error", "x torch")
+    table = plain(
+        "workload", "\nms", "\n± %", "\nGB/s", "% of\ncopy", "host\nms", "peak/\nideal", "\nerror", "x\ntorch"
+    )
     done = [line for line in findings.of(lines, "step", "peer") if line.get("seconds")]
     workloads = dict.fromkeys(line["case"].partition("/")[2] for line in done)
     for workload in workloads:
@@ -86,7 +89,9 @@ def steps(lines: list[Line]) -> Table:
 
 
 def traffic(lines: list[Line]) -> Table:
-    table = plain("case", "kernels", "MB read", "MB written", "of ideal", "ms", "registers", "occupancy %")
+    table = plain(
+        "case", "ker-\nnels", "MB\nread", "MB\nwritten", "of\nmodel", "\nms", "regi-\nsters", "occu-\npancy %"
+    )
     for line in findings.of(lines, "traffic"):
         read, written = line["read"], line["written"]
         model = findings.model_of(line["case"])
@@ -105,7 +110,7 @@ def traffic(lines: list[Line]) -> Table:
 
 
 def energy(lines: list[Line]) -> Table:
-    table = plain("case", "J a step", "nJ a parameter", "W", "W idle", "steps", "window s", "by")
+    table = plain("case", "J a\nstep", "nJ a pa-\nrameter", "\nW", "W\nidle", "\nsteps", "window\ns")
     for line in findings.of(lines, "energy"):
         table.add_row(
             line["case"],
@@ -115,14 +120,13 @@ def energy(lines: list[Line]) -> Table:
             f"{line['idle_watts']:.0f}",
             str(line["steps"]),
             f"{line['seconds']:.2f}",
-            line["source"],
         )
     return table
 
 
 def plain(first: str, *headings: str) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column(first, no_wrap=True)
+    table.add_column(f"\n{first}", no_wrap=True)
     for heading in headings:
         table.add_column(heading, justify="right", no_wrap=True)
     return table

@@ -13,8 +13,14 @@ const CASE_COLUMNS = [
   ["case", "case"], ["milliseconds", "ms", "number"], ["plus_minus", "±", "percent"],
   ["gigabytes_per_second", "GB/s", "number"], ["ceiling_fraction", "of the ceiling", "percent"],
   ["traffic_ratio", "traffic ratio", "number"], ["peak_ratio", "peak/ideal", "number"], ["error", "error", "error"],
-  ["long_run_error", "error, 2000 steps", "error"], ["notes", "note"],
+  ["long_run_error", "error, 2000 steps", "error"], ["joules", "J a step", "number"],
+  ["dram_ratio", "DRAM bytes/ideal", "number"], ["notes", "note"],
 ];
+const OPTIONAL = ["joules", "dram_ratio"];
+
+// The columns without those that no case here has a figure for.
+const columnsOf = (cases) => CASE_COLUMNS.filter(([name]) => !OPTIONAL.includes(name)
+  || cases.some((row) => typeof row[name] === "number"));
 
 const historyLink = (row) => "history.html#" + new URLSearchParams(
   { machine: row.machine, metric: SECONDS, workload: workloadOf(row), variant: row.variant });
@@ -64,8 +70,8 @@ const pages = {
       ...row, label: label(row), fastest: best.get(workloadOf(row)) === row, link: historyLink(row) }));
     await report.panels("heat", "heat", distinct(rows, "precision").map((precision) =>
       [precision, { rows: rows.filter((row) => row.precision === precision) }]), NOTHING);
-    table("cases", "Every case of the newest commit", CASE_COLUMNS, cases, historyLink);
-    table("fastest", "Of those measured here", [["case", "case"], ...CASE_COLUMNS.slice(1)],
+    table("cases", "Every case of the newest commit", columnsOf(cases), cases, historyLink);
+    table("fastest", "Of those measured here", [["case", "case"], ...columnsOf(cases).slice(1)],
       [...best.values()].filter(inTree), historyLink);
     table("missing", "Cases without a figure", [["case", "case"], ["state", "state"], ["why", "why"]], missing);
   },
@@ -83,7 +89,7 @@ const pages = {
     await draw("intensity", "intensity", { rows, roofs: limits.roofs }, NOTHING, one?.machine);
     table("cases", "The cases drawn", [CASE_COLUMNS[0], ["resident_bytes", "resident bytes", "exact"],
       ["operations_per_byte", "operations a byte", "number"],
-      ["gigaoperations_per_second", "10⁹ operations a second", "number"], ...CASE_COLUMNS.slice(1)], rows, historyLink);
+      ["gigaoperations_per_second", "10⁹ operations a second", "number"], ...columnsOf(rows).slice(1)], rows, historyLink);
   },
 
   async time() {
@@ -174,7 +180,7 @@ const pages = {
     const tree = here[0]?.tree;
     const same = cases.filter((row) => row.tree === tree && row.error > 0);
     await draw("accuracy", "accuracy", { rows: same }, NOTHING, `${tree} on ${one?.machine}`);
-    table("errors", `Error and speed on ${tree ?? "no tree"}`, CASE_COLUMNS, same, historyLink);
+    table("errors", `Error and speed on ${tree ?? "no tree"}`, columnsOf(same), same, historyLink);
   },
 
   async trust() {

@@ -1,4 +1,7 @@
-"""The bytes that kernels really moved, by NVIDIA's profiler `ncu`, which reads the card's hardware counters."""
+"""The bytes that kernels really moved, by NVIDIA's profiler `ncu`, which reads the card's hardware counters.
+
+Nothing here needs MLX, or a card: what ncu wrote is text.
+"""
 
 import csv
 import shutil
@@ -14,6 +17,14 @@ METRICS = {
     "sm__warps_active.avg.pct_of_peak_sustained_active": "occupancy",
 }
 """What is asked of every kernel, and what it is called here: bytes, nanoseconds, registers a thread, %."""
+
+MARKER = "Sin"
+"""Part of the name of the kernel that is launched between two cases, and by no step."""
+
+SETTINGS = {"MLX_USE_CUDA_GRAPHS": "0"}
+"""Environment variables of a process that is profiled: every kernel is launched by itself."""
+
+SOURCE = "ncu, dram__bytes"
 
 SUMMED = ("read", "written", "nanoseconds")
 
@@ -56,14 +67,15 @@ def number(text: str) -> float | None:
 
 def refusal(text: str) -> str | None:
     """The profiler's own word why it could not profile, None if it did."""
-    return next((line.strip("= \t")[:300] for line in text.splitlines() if "==ERROR==" in line), None)
+    said = [line.partition("==ERROR==") for line in text.splitlines()]
+    return next((why.strip()[:300] for _, is_error, why in said if is_error), None)
 
 
-def per_case(found: Iterable[dict[str, Any]], names: Sequence[str], marker: str) -> Iterator[dict[str, Any]]:
-    """The kernels summed for every case: each begins after a kernel whose name contains `marker`."""
+def per_case(found: Iterable[dict[str, Any]], names: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """The kernels summed for every case: each begins after a kernel whose name contains MARKER."""
     cases: list[list[dict[str, Any]]] = []
     for one in found:
-        if marker in one["name"]:
+        if MARKER in one["name"]:
             cases.append([])
         elif cases:
             cases[-1].append(one)
