@@ -4,7 +4,7 @@ MLX's arrays cannot be changed, so this happens outside of MLX: a subclass says 
 """
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from ctypes import addressof, c_char
 from functools import cache
 from itertools import count
@@ -182,6 +182,18 @@ def gather(gradients: Any, parameters: Any, state: Any, places: list[Place]) -> 
         return type(gradients)(*children) if hasattr(gradients, "_fields") else type(gradients)(children)
     places.append((gradients, parameters, state))
     return parameters
+
+
+def filled(tree: Any, leaves: Iterator[mx.array]) -> Any:
+    """The containers of `tree` with the next of `leaves` in the place of each of its own."""
+    if isinstance(tree, dict):
+        return {key: filled(child, leaves) for key, child in tree.items()}
+    if isinstance(tree, (list, tuple)):
+        children = [filled(child, leaves) for child in tree]
+        if isinstance(tree, list):
+            return children
+        return type(tree)(*children) if hasattr(tree, "_fields") else type(tree)(children)
+    return next(leaves)
 
 
 def evaluated(array: mx.array) -> mx.array:

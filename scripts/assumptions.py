@@ -38,7 +38,10 @@ NOTHING = ("wrong_results", "kept_arrays", "graph_growth", "memory_growth")
 """The counters that are 0 in every case."""
 
 MEASURED = ("compiled/float32/two_leaves", "eager/float32/two_leaves", "kernel/float32/two_leaves")
-TESTS = ("test_host", "test_machine", "test_metal_rules", "test_kernel", "test_mac_packaging", "test_doctor")
+TESTS = (
+    *("test_host", "test_machine", "test_metal_rules", "test_kernel", "test_kernel_inplace", "test_mac_packaging"),
+    *("test_energy", "test_doctor"),
+)
 TEST_SECONDS, SETUP_SECONDS = 240, 240
 
 DEVICE = "import mlx.core as mx; mx.eval(mx.ones(3)); print(mx.default_device())"
@@ -193,14 +196,24 @@ def child_process() -> Found:
 
 def kernel() -> Found:
     """Metal compiles the kernel for every precision, and its first steps are AdamW's."""
+    return first_steps("kernel")
+
+
+def kernel_inplace() -> Found:
+    """So it does where the kernel writes into its inputs, and what it wrote is there when the step is over."""
+    return first_steps("kernel_inplace")
+
+
+def first_steps(variant: str) -> Found:
+    """How far the first steps of `variant` are from the reference, in every precision. Raises WrongCase."""
     worst = {}
-    for precision in cases.precisions("kernel"):
-        case = cases.case("kernel", f"{precision}/nested")
+    for precision in cases.precisions(variant):
+        case = cases.case(variant, f"{precision}/nested")
         step = Step(case)
         expected = Check(case, step)
         for _ in range(agreement.STEPS):
             step()
-        worst[precision] = expected.error(step)  # raises over the tolerance
+        worst[precision] = expected.error(step)
     return True, ", ".join(f"{name} within {error:.1e}" for name, error in worst.items())
 
 
@@ -288,6 +301,7 @@ ASSUMPTIONS: dict[str, tuple[str, Callable[[], Found]]] = {
     "clock": ("it counts in microseconds or less", clock),
     "child process": ("two processes have the GPU", child_process),
     "kernel": ("Metal compiles it for every precision, and it is AdamW", kernel),
+    "kernel in place": ("Metal lets a kernel write into its inputs, and the result is AdamW's", kernel_inplace),
     "counters": ("nothing is wrong, kept or growing", counters),
     "timings": ("no step beats the ceiling, and no ceiling the vendor's", timings),
     "asv's environment": ("the matrix installs, with MLX's own backend", environment),

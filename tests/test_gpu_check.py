@@ -170,6 +170,47 @@ class TestTheH200:
         assert not re.search(r"uuid|serial|GPU-[0-9a-f]{8}", H200.read_text(), re.IGNORECASE)
 
 
+class TestPage:
+    PAGE = (ROOT / "docs/gpu.md").read_text()
+
+    def test_what_it_shows_is_what_the_command_prints(self, capsys):
+        gpu_check.main(["--show", str(H200)])
+        printed = capsys.readouterr().out.split("as assumed")[0]
+        shown = re.search(r"<!-- shown -->\n(.*)<!-- end -->", self.PAGE, re.DOTALL)
+        assert shown
+        assert [line[4:].rstrip() for line in shown[1].splitlines()] == [
+            line.rstrip() for line in printed.rstrip().splitlines()
+        ]
+
+    def test_its_figures_are_those_of_the_results(self):
+        told = {one.assumed: one.found for one in findings.all(TestTheH200.LINES)}
+        off = [
+            abs(float(ratio) - 1)
+            for ratio in re.findall(r"\b[01]\.\d{3}\b", told[next(k for k in told if "DRAM" in k)])
+        ]
+        assert f"within {max(off):.1%} of the modelled bytes in all twelve cases".replace("%", " %") in self.PAGE
+        assert len(off) == 12
+        for assumed, words in told.items():
+            if assumed.startswith("kernel in float32, its kernels' own time"):
+                one_leaf, gpt2 = (float(share) for share in re.findall(r"([\d.]+)%", words))
+                assert f"reach {one_leaf:.0f} % (one leaf) and {gpt2:.0f} % (GPT-2)" in self.PAGE
+        joules = [line["joules"] for line in TestTheH200.LINES if line["what"] == "energy"]
+        assert f"takes {joules[0] / joules[2]:.1f} times the joules" in self.PAGE
+        launch = next(line for line in TestTheH200.LINES if line["what"] == "launch")
+        assert (
+            f"took {1e6 * launch['fixed']:.0f} µs on the H200, each further kernel {1e6 * launch['each']:.1f} µs"
+            in self.PAGE
+        )
+
+    def test_what_it_names_is_there(self):
+        for name in re.findall(r"\]\(([^)#]+)", self.PAGE):
+            assert (ROOT / "docs" / name).exists(), name
+        assert "[docs/gpu.md](docs/gpu.md)" in (ROOT / "README.md").read_text()
+        assert re.search(r"^gpu-check: setup$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+        codes = gpu_check.EPILOG.partition("exit codes: ")[2]
+        assert codes.startswith("0 nothing assumed was wrong, 1 something was, 2 error")
+
+
 class TestTables:
     def test_a_block_a_workload_the_fastest_first(self):
         lines = [

@@ -176,8 +176,10 @@ class TestDevice:
         case = assumptions.cases.case
         here.patch.setattr(assumptions.cases, "case", lambda name, workload: case("eager", workload))
         assert holds("kernel") is True
+        assert holds("kernel in place") is True
         here.patch.setattr(assumptions, "Step", lambda case: None)
         assert mac_check.looked(assumptions.kernel, "kernel")[0] is False
+        assert mac_check.looked(assumptions.kernel_inplace, "kernel in place")[0] is False
 
 
 class Counted:

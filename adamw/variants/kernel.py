@@ -7,10 +7,8 @@ arrays (mlx/backend/metal/custom_kernel.cpp), so the step's peak is up to 7N, as
 
 from typing import Any
 
-from mlx.utils import tree_map
-
 from adamw.gpu import GpuAdamW, Leaf, by_kind
-from adamw.ownership import Place, gather
+from adamw.ownership import Place, filled, gather
 
 
 class AdamW(GpuAdamW):
@@ -35,5 +33,4 @@ class AdamW(GpuAdamW):
         for leaf in others:
             leaf.parameter = self.apply_single(leaf.gradient, leaf.parameter, leaf.state)
         self.launch(kinds, self.scalars())
-        updated = iter(leaves)
-        return tree_map(lambda _: next(updated).parameter, gradients)
+        return filled(gradients, (leaf.parameter for leaf in leaves))
