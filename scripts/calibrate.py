@@ -317,7 +317,8 @@ def description(entry: dict[str, Any]) -> list[str]:
     """What was measured on what, and how to read the table, in lines."""
     return [
         "",
-        f"{entry['description']}, mlx {entry['settings']['mlx']}{', one core kept busy' if entry['hog'] else ''}",
+        f"{entry['description']}, mlx {entry['settings']['mlx']}",
+        *(["one core kept busy"] if entry["hog"] else []),
         f"{entry['case']}, {entry['milliseconds']:.3g} ms a step, {entry['pairs']} pairs of processes; "
         f"budget {entry['budget']:g} s, effects from {entry['min_effect']:.1%}",
         "separate: comparisons that have no process in common; the rest overlap. asv, pyperf: how often",

@@ -111,7 +111,7 @@ def install(backend):
         run(make, "making %s" % VENV, "install Python's venv module (Debian: apt install python3-venv)")
     pip = [python, "-m", "pip", "--disable-pip-version-check"]
     run([*pip, "uninstall", "-y", *OTHER_BACKENDS[backend]], "checking backends", "remove .venv and run again")
-    extras = ".[bench,test,%s]" % backend
+    extras = ".[bench,test,%s%s]" % (backend, ",energy" if backend == "cuda13" else "")
     run([*pip, "install", "-e", extras], "installing (about 30 s)", "remove .venv and run again")
     partial = os.path.join(VENV, "ready.partial")
     with open(partial, "w") as file:

@@ -25,7 +25,7 @@ def written() -> dict:
 @pytest.fixture(scope="module")
 def pins() -> dict[str, str]:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    listed = [line for lines in project["optional-dependencies"].values() for line in lines]
+    listed = [line.partition(";")[0] for lines in project["optional-dependencies"].values() for line in lines]
     return dict(line.split("==") for line in listed if "==" in line)
 
 
