@@ -11,17 +11,15 @@
 # make lint     what `make test` checks before the tests
 #
 # PYTHON=python3.12, BACKEND=cpu|metal|cuda13 and PROFILE=quick|default|full choose; .venv remembers the first two.
+# make test WITH_COVERAGE=1 is both, and fails where a line is left out: what CI does on Linux.
 
 PYTHON ?= $(shell .venv/bin/python -c 'print(".venv/bin/python")' 2>/dev/null || echo python3)
 PROFILE ?= quick
 
-# What only a Mac runs, or a GPU, and the tests that run it here.
-ELSEWHERE = benchmarks/harness/host/macos.py,benchmarks/harness/host/nvidia.py,scripts/doctor/macos.py,$\
-  scripts/assumptions.py,scripts/mac_check.py,adamw/gpu.py,adamw/variants/kernel.py,adamw/variants/kernel_inplace.py,$\
-  benchmarks/harness/gpu_process.py,benchmarks/harness/energy.py,benchmarks/harness/extras.py,$\
-  benchmarks/harness/ncu.py,scripts/gpu_check.py,scripts/gpu/*.py
-ELSEWHERE_TESTS = tests/test_host.py tests/test_doctor.py tests/test_mac_check.py tests/test_energy.py $\
-  tests/test_gpu_check.py tests/test_kernel.py tests/test_kernel_inplace.py -k "not cuda"
+# The tests that run what only a Mac runs, or a GPU; which files that are says [tool.coverage.run] in pyproject.toml.
+ELSEWHERE = tests/test_host.py tests/test_doctor.py tests/test_mac_check.py tests/test_energy.py tests/test_gpu_check.py $\
+  tests/test_kernel.py tests/test_kernel_inplace.py
+COVERED = --cov --cov-report=term-missing --cov-fail-under=100
 
 .PHONY: bench test compare exact report mac-check gpu-check coverage setup lint
 
@@ -45,12 +43,10 @@ gpu-check: setup
 	@.venv/bin/python -m scripts.gpu_check
 
 coverage: setup
-	@.venv/bin/python -m coverage run --branch --include="$(ELSEWHERE)" --data-file=.venv/coverage \
-	  -m pytest --quiet $(ELSEWHERE_TESTS)
-	@.venv/bin/python -m coverage report --data-file=.venv/coverage --show-missing --fail-under=100
+	@.venv/bin/python -m pytest -n 2 --dist loadfile --quiet $(COVERED) $(ELSEWHERE) -k "not cuda"
 
 test: setup lint
-	@.venv/bin/python -m pytest -n 2 --dist loadfile --benchmark-disable
+	@.venv/bin/python -m pytest -n 2 --dist loadfile --benchmark-disable $(if $(WITH_COVERAGE),$(COVERED))
 
 lint: setup
 	@.venv/bin/ruff check --quiet .
