@@ -9,6 +9,7 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
+from ledgers import MACHINE, entry
 
 from benchmarks.harness import cases, energy, extras, measure, ncu, run
 from benchmarks.harness.host import macos, nvidia
@@ -16,6 +17,8 @@ from benchmarks.harness.host.linux import Linux
 from benchmarks.harness.host.macos import Mac
 from benchmarks.harness.host.meter import Meter
 from benchmarks.harness.measurement import Energy, Measurement, Traffic
+from scripts import ledger, table
+from scripts.report import newest
 
 
 class Clock:
@@ -357,3 +360,35 @@ def test_a_measurement_has_them_where_there_are_any_and_older_lines_are_read(mon
     assert Measurement.from_dict(plain).energy is None
     monkeypatch.setattr(extras, "energy_of", lambda step: None)
     assert "energy" not in measure.measure(case).to_dict()
+
+
+class TestWhereTheyAreShown:
+    def report(self, folder: Path, *measured: dict[str, Any]) -> table.Report:
+        entries = [entry(f"{variant}/float32/gpt2", 0.02) for variant in ("compiled", "eager")]
+        for one, more in zip(entries, measured, strict=False):
+            one["measurement"] |= more
+        path = folder / "mac" / "01234567-env.jsonl"
+        path.parent.mkdir()
+        ledger.merge(path, ledger.with_ceiling([MACHINE, *entries]))
+        return table.Report(path)
+
+    def headings(self, report: table.Report) -> list[str]:
+        return [str(column.header).replace("\n", " ").strip() for column in table.table(report).columns]
+
+    def test_a_column_where_one_case_has_the_figure(self, tmp_path):
+        half = cases.case("compiled", "float32/gpt2").ideal_bytes * 0.505
+        moved = Traffic(half, half, ncu.SOURCE)._asdict()
+        report = self.report(tmp_path, {"energy": ENERGY._asdict(), "traffic": moved})
+        assert self.headings(report)[-3:] == ["J a step", "DRAM/ ideal", "note"]
+        shown = [list(column.cells) for column in table.table(report).columns]
+        assert shown[-3] == ["4.77", ""]
+        assert shown[-2] == ["1.01", ""]
+
+    def test_none_where_none_has(self, tmp_path):
+        assert {"J a step", "DRAM/ ideal"}.isdisjoint(self.headings(self.report(tmp_path)))
+
+    def test_the_reports_rows_have_them(self, tmp_path):
+        report = self.report(tmp_path, {"energy": ENERGY._asdict()})
+        _, rows, _, problems = newest.from_ledger(report.path)
+        assert not problems
+        assert {row["variant"]: row["joules"] for row in rows} == {"compiled": 4.77, "eager": None}
