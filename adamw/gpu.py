@@ -110,7 +110,7 @@ class GpuAdamW(CompiledAdamW):
         if constants not in self.fixed:
             logs = [math.log(b) if b else -math.inf for b in (b1, b2)]
             numbers = [b1, 1 - b1, b2, 1 - b2, eps, weight_decay]
-            self.fixed[constants] = mx.array(numbers, mx.float32), mx.array(logs, mx.float32)
+            self.fixed = {constants: (mx.array(numbers, mx.float32), mx.array(logs, mx.float32))}  # not one a step
         scalars, logarithms = self.fixed[constants]
         rate = self.learning_rate.astype(mx.float32).reshape(1)
         if not bias_correction:

@@ -217,6 +217,16 @@ def test_a_changed_hyper_parameter_takes_effect_in_the_next_step(launches, attri
     assert len({launch.text for launch in launches}) == (2 if attribute == "bias_correction" else 1)
 
 
+def test_a_hyper_parameter_that_changes_in_every_step_leaves_nothing_behind(launches):
+    optimizer = adamw.create("kernel", learning_rate=1e-2)
+    tree = {"a": values(20, mx.float32, 0)}
+    for step in range(20):
+        optimizer.weight_decay = 0.01 / (step + 1)
+        optimizer.apply_gradients(tree, tree)
+    assert len(optimizer.fixed) == len(optimizer.tables) == 1
+    assert len({launch.text for launch in launches}) == 1
+
+
 def test_a_beta_of_zero(launches):
     settings = {"learning_rate": 1e-2, "betas": [0.0, 0.0], "bias_correction": True}
     assert Run(adamw.create("kernel", **settings), DTYPES["float32"], [20]).excess(**settings) <= 1
