@@ -1,0 +1,66 @@
+"""What a machine can be called: one rule, whoever takes the name."""
+
+import os
+import unicodedata
+
+import pytest
+
+from scripts import command, machines
+
+WORK = [
+    "mac-mini", "Mac Studio", "Alice’s Mac Studio", "The Lab's-Mac", "mac (2)", "mac.local", "büro", "実験室",
+    "a&b; $(touch x) `id` ~", "{mac}", "50%", "#1", "é" * 50, "_", "results", "v1",
+]  # fmt: skip
+
+REFUSED = {
+    "": "empty", " mac": "space", "mac ": "space", "Mac  Studio": "space", "Mac\xa0Studio": r"U\+00A0",
+    "a/b": "'/'", "..": "begins", ".git": "begins", "-mac": "begins", "mac.": "ends", "a\\b": "'",
+    "Unknown_00:11:22:33:44:55": "':'", "mac*": r"'\*'", "mac[1]": r"'\['", 'a"b': "'\"'", "a\nb": r"U\+000A",
+    "a\x1b[31m": r"U\+001B", "a\u202eb": r"U\+202E", "a\udce4": r"U\+DCE4", "x" * 101: "longer", "é" * 51: "longer",
+    unicodedata.normalize("NFD", "büro"): "accents", "mlx": "taken", "MLX": "taken", "version": "taken",
+    "benchmarks.json": "taken", "GIT~1": "taken",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WORK)
+def test_a_name_that_is_a_folder_everywhere_is_taken_as_it_is(name, tmp_path):
+    assert machines.named(name) == name
+    assert command.one_line(name) == name  # as every report shows it
+    (tmp_path / name).mkdir()
+    assert os.listdir(tmp_path) == [name]
+
+
+@pytest.mark.parametrize(("name", "reason"), REFUSED.items())
+def test_any_other_is_refused_in_one_line_with_the_reason_and_a_name_that_would_do(name, reason):
+    with pytest.raises(command.UserError, match=reason) as error:
+        machines.named(name)
+    told = str(error.value)
+    assert told.isprintable() or "\xa0" in told
+    assert told.encode()
+    offered = told.rpartition("; '")[2].removesuffix("' would do")
+    assert machines.named(offered) == offered
+
+
+def test_a_machine_without_a_name_is_called_as_its_host_if_that_is_one(monkeypatch):
+    monkeypatch.setattr(machines.platform, "node", lambda: "mac.local")
+    assert (machines.this(), machines.this(""), machines.this("Mac Studio")) == ("mac.local", "mac.local", "Mac Studio")
+    monkeypatch.setattr(machines.platform, "node", lambda: "00:11")
+    with pytest.raises(command.UserError, match="no machine can be called '00:11'"):
+        machines.this()
+
+
+def test_folders_with_results_are_a_machines_or_are_told(tmp_path):
+    for name, files in {
+        "Mac Studio": ["machine.json"], "mac*": ["machine.json"], "lost": ["0123abcd-env.json"], "empty": [],
+        "mlx": ["benchmarks.json"], "notes": ["read.txt"],
+    }.items():  # fmt: skip
+        (tmp_path / name).mkdir()
+        for file in files:
+            (tmp_path / name / file).write_text("{}")
+    (tmp_path / "benchmarks.json").write_text("{}")
+    found, left_out = machines.folders(tmp_path)
+    assert [folder.name for folder in found] == ["Mac Studio"]
+    assert len(left_out) == 2
+    assert f"{tmp_path / 'lost'}: it has results, but no machine.json" in left_out[0]
+    assert "no machine can be called 'mac*'" in left_out[1]
+    assert machines.folders(tmp_path / "none") == ([], [])
