@@ -1,10 +1,15 @@
-"""What the compiled variants share: upstream's AdamW with its hyper-parameters made safe to compile."""
+"""What the variants share: a state one can go on from, and hyper-parameters made safe to compile."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache, lru_cache
 from typing import Any, NamedTuple
 
 import mlx.core as mx
 import mlx.optimizers
 from mlx.utils import tree_map
+
+from adamw import layouts
 
 
 class Unavailable(RuntimeError):
@@ -12,11 +17,7 @@ class Unavailable(RuntimeError):
 
 
 class Constants(NamedTuple):
-    """The hyper-parameters that a compiled update contains as literals.
-
-    Passed to a compiled function as an argument, they are part of `mx.compile`'s cache key: a changed value traces
-    again and takes effect, where a value read from `self` inside the function would stay as it was when first traced.
-    """
+    """The hyper-parameters of one step."""
 
     b1: float
     b2: float
@@ -36,19 +37,62 @@ A plain tuple of arrays, because that is what every MLX since 0.26.5 hands on to
 """
 
 
-class CompiledAdamW(mlx.optimizers.AdamW):
+FLOATING = frozenset({mx.float32, mx.bfloat16, mx.float16, mx.float64})
+
+
+class ResumableAdamW(mlx.optimizers.AdamW):
+    """Upstream's AdamW that goes on from what any variant, or upstream, saved.
+
+    A state in the layout of another variant that is set is converted; the dict that was given stays as it is. Of what
+    cannot be converted ValueError is raised, and the optimizer is as it was.
+    """
+
+    @property
+    def state(self) -> dict:
+        """The optimizer's state dictionary."""
+        return self._state
+
+    @state.setter
+    def state(self, state: dict) -> None:
+        self._state, self._initialized = self.own_layout(state), False
+
+    def own_leaf(self, leaf: dict, name: str) -> dict:
+        """What this optimizer goes on from, of a leaf's state in any layout. Raises ValueError."""
+        return layouts.upstream_leaf(leaf, name)
+
+    def own_layout(self, state: dict) -> dict:
+        """`state` in this optimizer's layout: itself where it is already. Raises ValueError."""
+        if layouts.PACKED in state:
+            state = layouts.unpacked(state, layouts.read(state[layouts.PACKED]))
+        return layouts.with_leaves(state, self.own_leaf)
+
+    def take_over(self) -> None:
+        """Have what was put into `state` since it was set in this optimizer's layout, in the dict that is there."""
+        converted = self.own_layout(self.state)
+        if converted is not self.state:
+            put_back(self.state, dict(converted))
+
+    def init(self, parameters: Any) -> None:
+        self.take_over()
+        super().init(parameters)
+
+
+class CompiledAdamW(ResumableAdamW):
     """Upstream's AdamW for variants that compile parts of the step.
 
-    Where a variant cannot do better than upstream it does as upstream: a leaf whose gradient has another shape, and a
-    subclass that overrides `apply_single`, are updated by upstream's own code.
+    Where a variant cannot do better than upstream it does as upstream: a leaf whose gradient has another shape, one of
+    integers, and a subclass that overrides `apply_single`, are updated by upstream's own code.
 
-    Two differences from upstream, both deliberate:
+    Four differences from upstream, all deliberate:
 
-    - A parameter keeps its dtype. Upstream's parameter silently becomes float32 when its gradient or state is float32.
+    - A parameter keeps its floating dtype. Upstream's silently becomes float32 when its gradient or state is float32.
     - `betas`, `eps`, `weight_decay` and `bias_correction` are Python numbers; anything else raises TypeError. They may
-      be changed at any time and take effect in the next step, at the price of one new trace for each new combination.
+      be changed at any time and take effect in the next step. New betas cost a new trace, and so does whether the bias
+      is corrected; a weight decay, an eps or a learning rate may change in every step.
+    - After an exception from anywhere in a step `state` is what it was before the step.
+    - A step counter that is a Python number, as JSON has it, counts on.
 
-    Class attributes:
+    A variant defines `take_step`. Class attributes:
 
     kernels_a_leaf    the fewest and the most fused kernels that one leaf's update takes, on the average of a tree
     evaluates_itself  whether a step evaluates arrays, so that it cannot be part of a compiled one
@@ -69,6 +113,15 @@ class CompiledAdamW(mlx.optimizers.AdamW):
                 raise TypeError(f"AdamW {name} should be a Python number, {type(value).__name__} was provided instead")
         return constants
 
+    def apply_gradients(self, gradients: Any, parameters: Any) -> Any:
+        with unchanged_on_error(self):
+            return self.take_step(gradients, parameters)
+
+    def take_step(self, gradients: Any, parameters: Any) -> Any:
+        """The new parameters; `state` is that after the step. Here both are upstream's."""
+        self.state["step"] = layouts.counted(self.step)
+        return super().apply_gradients(gradients, parameters)
+
     def prepare(self, gradients: Any) -> Constants:
         """What upstream does before the step is counted: initialise lazily, run the schedules. The hyper-parameters.
 
@@ -76,11 +129,35 @@ class CompiledAdamW(mlx.optimizers.AdamW):
         Raises TypeError as `constants` does, before anything is changed.
         """
         constants = self.constants
+        self.state["step"] = layouts.counted(self.step)
         if not self._initialized:
             self.init(gradients)
         for name, schedule in self._schedulers.items():
             self.state[name] = schedule(self.step)
         return constants
+
+    def matching(self, gradients: Any, parameters: Any) -> tuple[Any, bool]:
+        """The part of `parameters` that `gradients` covers, in its containers; and whether the variant's code fits it.
+
+        Where it does not, nothing may be given to a compiled function: a shapeless one would read beyond the smaller
+        array. State is made where there is none yet. Raises KeyError as upstream for a leaf without state.
+        """
+        if not self._initialized:
+            self.init(gradients)
+        if layouts.PACKED in self.state:
+            self.take_over()
+        odd: list[dict] = []
+
+        def pick(gradient: mx.array, parameter: mx.array, state: dict) -> mx.array:
+            if not fits(gradient, parameter, state["m"], state["v"]):
+                odd.append(state)
+            return parameter
+
+        picked = tree_map(pick, gradients, parameters, self.state)
+        if any("m_scale" in state for state in odd):
+            self.take_over()
+            return self.matching(gradients, parameters)
+        return picked, self.updates_leaves_itself and not odd
 
     @property
     def updates_leaves_itself(self) -> bool:
@@ -92,35 +169,93 @@ class CompiledAdamW(mlx.optimizers.AdamW):
 
     def rates(self, dtype: mx.Dtype) -> Rates:
         """This step's scalars for gradients of `dtype`, rounded to it where upstream rounds."""
-        b1, b2, _, weight_decay, bias_correction = self.constants
+        return self.rates_with(dtype, scalar(self.constants.weight_decay, dtype))
+
+    def rates_with(self, dtype: mx.Dtype, weight_decay: mx.array) -> Rates:
+        b1, b2 = self.betas
         rate = self.learning_rate.astype(dtype)
         decay = 1 - rate * weight_decay
-        if not bias_correction:
+        if not self.bias_correction:
             return decay, rate
         return decay, (rate / (1 - b1**self.step)).astype(dtype), mx.rsqrt(1 - b2**self.step).astype(dtype)
 
     def apply_single(self, gradient: mx.array, parameter: mx.array, state: dict) -> mx.array:
-        return super().apply_single(gradient, parameter, state).astype(parameter.dtype)
+        updated = super().apply_single(gradient, parameter, state)
+        return updated.astype(parameter.dtype) if {updated.dtype, parameter.dtype} <= FLOATING else updated
 
     def __getstate__(self) -> dict:
         """Compiled functions are neither copied nor pickled; a copy traces its own."""
         return {name: value for name, value in self.__dict__.items() if name != "_compiled"}
 
 
-def matching(gradients: Any, parameters: Any) -> tuple[Any, bool]:
-    """The part of `parameters` that `gradients` covers, in the containers of `gradients`; and whether the shapes agree.
+@contextmanager
+def unchanged_on_error(optimizer: Any) -> Iterator[None]:
+    """Whatever is raised inside, the containers of the optimizer's state are left with what they hold now.
 
-    Where they do not, nothing may be given to a compiled function: a shapeless one would read beyond the smaller array,
-    and one that fails while it is traced leaves MLX's placeholders in the captured state.
+    MLX puts placeholders into a captured state while it traces, and an exception would leave them there. The arrays of
+    now are held meanwhile: what evaluates would not get their memory, and must do so afterwards.
     """
-    odd: list[mx.array] = []
+    state, initialized = optimizer.state, optimizer._initialized
+    before = list(containers(state))
+    try:
+        yield
+    except BaseException:
+        for container, content in before:
+            put_back(container, content)
+        optimizer._state, optimizer._initialized = state, initialized
+        raise
 
-    def pick(gradient: mx.array, parameter: mx.array) -> mx.array:
-        if gradient.shape != parameter.shape:
-            odd.append(gradient)
-        return parameter
 
-    return tree_map(pick, gradients, parameters), not odd
+def containers(tree: Any) -> Iterator[tuple[Any, Any]]:
+    """Every dict and list in `tree`, itself included, with a copy of what it holds."""
+    waiting = [tree]
+    while waiting:
+        node = waiting.pop()
+        children: Any = node
+        if isinstance(node, dict):
+            yield node, dict(node)
+            children = node.values()
+        elif isinstance(node, list):
+            yield node, list(node)
+        waiting += [child for child in children if isinstance(child, (dict, list, tuple))]
+
+
+def put_back(container: Any, content: Any) -> None:
+    """Have `content` in a container that others may hold, an optimizer's compiled step among them."""
+    if isinstance(container, dict):
+        container.clear()
+        container.update(content)
+    else:
+        container[:] = content
+
+
+def matching(gradients: Any, parameters: Any) -> Any:
+    """The part of `parameters` that `gradients` covers, in the containers of `gradients`."""
+    return tree_map(lambda _, parameter: parameter, gradients, parameters)
+
+
+def fits(gradient: mx.array, parameter: mx.array, m: mx.array, v: mx.array) -> bool:
+    """Whether a leaf's arrays are of one shape, and of floating dtypes or of one that is complex."""
+    if not gradient.shape == parameter.shape == m.shape == v.shape:
+        return False
+    dtypes = {gradient.dtype, parameter.dtype, m.dtype, v.dtype}
+    return dtypes <= FLOATING or dtypes == {mx.complex64}
+
+
+@lru_cache(maxsize=64)
+def scalar(value: float, dtype: mx.Dtype) -> mx.array:
+    """`value` as an array of `dtype`, or of float32 if that is of integers: as MLX takes a number beside such an array.
+
+    A compiled function takes it as an argument, so that another value is not another function. Kept, because what the
+    host writes in a step a GPU fetches from its memory.
+    """
+    return mx.array(value, dtype if mx.issubdtype(dtype, mx.inexact) else mx.float32)
+
+
+@cache
+def wider(one: mx.Dtype, other: mx.Dtype) -> mx.Dtype:
+    """The dtype of what is computed from arrays of two dtypes."""
+    return one if one == other else (mx.zeros((), one) * mx.zeros((), other)).dtype
 
 
 def first_moment(gradient: mx.array, m: mx.array, b1: float) -> mx.array:
@@ -133,7 +268,7 @@ def second_moment(gradient: mx.array, v: mx.array, b2: float) -> mx.array:
     return b2 * v + (1 - b2) * mx.square(gradient)
 
 
-def new_parameter(parameter: mx.array, m: mx.array, v: mx.array, rates: Rates, eps: float | mx.array) -> mx.array:
+def new_parameter(parameter: mx.array, m: mx.array, v: mx.array, rates: Rates, eps: mx.array) -> mx.array:
     """w' = decay w - rate m' / (scale sqrt(v') + eps), in w's dtype"""
     decay, rate, *scale = rates
     root = mx.sqrt(v) * scale[0] if scale else mx.sqrt(v)
@@ -141,9 +276,8 @@ def new_parameter(parameter: mx.array, m: mx.array, v: mx.array, rates: Rates, e
 
 
 def _fused_leaf(
-    gradient: mx.array, parameter: mx.array, m: mx.array, v: mx.array, rates: Rates, constants: Constants
+    gradient: mx.array, parameter: mx.array, m: mx.array, v: mx.array, rates: Rates, eps: mx.array, b1: float, b2: float
 ) -> tuple[mx.array, mx.array, mx.array]:
-    b1, b2, eps, *_ = constants  # by place: before 0.31 MLX makes a plain tuple of it
     m = first_moment(gradient, m, b1)
     v = second_moment(gradient, v, b2)
     return new_parameter(parameter, m, v, rates, eps), m, v

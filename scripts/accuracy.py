@@ -5,7 +5,6 @@ import re
 import sys
 from importlib.metadata import version
 
-from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
@@ -77,11 +76,11 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: list[str] | None = None) -> int:
     options = parser().parse_args(arguments)
-    console = Console(width=None if sys.stdout.isatty() else command.WIDTH)
+    console = command.console()
     chosen = select(options.case)
-    if not console.is_terminal:
+    if not console.is_interactive:
         print(f"measuring {len(chosen)}, a second or two each", file=sys.stderr)
-    steps = track(chosen, "measuring", console=console, transient=True, disable=not console.is_terminal)
+    steps = track(chosen, "measuring", console=console, transient=True, disable=not console.is_interactive)
     measured = {(variant, precision): accuracy.measure(variant, precision) for variant, precision in steps}
     console.print(table(measured))
     console.print()

@@ -78,11 +78,11 @@ def unavailable(variant: str) -> str | None:
 
 def measured(wanted: list[ModelCase], options: argparse.Namespace, console: Console) -> Iterator[Row]:
     """A row for every case, each tried in a process of its own, within `options.seconds` together; with progress."""
-    if not console.is_terminal:
+    if not console.is_interactive:
         print(f"trying {len(wanted)} cases, at most {options.seconds:g} s", file=sys.stderr)
     deadline = time.time() + options.seconds
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+    with Progress(*columns, console=console, transient=True, disable=not console.is_interactive) as progress:
         task = progress.add_task("trying", total=len(wanted))
         for number, case in enumerate(wanted):
             progress.update(task, completed=number, description=f"{case.variant} in {case.precision_name}")
@@ -306,7 +306,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: list[str] | None = None) -> int:
     options = parser().parse_args(arguments)
-    console = Console(width=None if sys.stdout.isatty() else command.WIDTH)
+    console = command.console()
     try:
         loaded = model.load(options.sources, options.dtype)
     except (model.BadModel, header.BadFile) as error:

@@ -1,9 +1,10 @@
 """asv's plugin, named in asv.conf.json: environments with this machine's MLX backend, results written in one piece.
 
-It uses asv's own mechanism (an `Environment` subclass, chosen by `environment_type: mlx`) and wraps three of asv's
-functions: `write_json`, which would leave half a file behind when the disk is full or the process is killed;
-`Results.save`, which would replace what an earlier run measured, and beside whose file the run's ledger is kept; and
-`Results.load_data`, which would end the run at a file that was damaged.
+It uses asv's own mechanism (an `Environment` subclass, chosen by `environment_type: mlx`) and wraps four of asv's
+functions: `perform_setup`, with which a run begins, in whatever environment; `write_json`, which would leave half a
+file behind when the disk is full or the process is killed; `Results.save`, which would replace what an earlier run
+measured, and beside whose file the run's ledger is kept; and `Results.load_data`, which would end the run at a file
+that was damaged.
 """
 
 import atexit
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from asv import util
+from asv.commands.setup import Setup
 from asv.console import log
 from asv.plugins.virtualenv import Virtualenv
 from asv.results import Results
@@ -58,7 +60,6 @@ class MlxEnvironment(Virtualenv):
             cases.profile()
         except cases.UnknownCase as error:
             raise util.UserError(f"ADAMW_PROFILE: {error}") from error
-        start_scratch()
         super().create()
         self.check()
 
@@ -100,7 +101,11 @@ def installed(package: str) -> bool:
 
 
 def last_line(text: str) -> str:
-    lines = [line for line in text.strip().splitlines() if line.strip() and not line.startswith("[notice]")]
+    lines = [
+        line
+        for line in command.ESCAPES.sub("", text).strip().splitlines()
+        if line.strip() and not line.startswith("[notice]")
+    ]
     errors = [line for line in lines if "ERROR" in line or "Error" in line]
     return (errors or lines or ["no reason given"])[-1].strip()
 
@@ -130,9 +135,16 @@ def finish(start: float) -> None:
 DAMAGED = (util.UserError, ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 """What reading a result file that is none raises."""
 
+original_perform_setup = Setup.perform_setup
 original_write_json = util.write_json
 original_save = Results.save
 original_load_data = Results.load_data
+
+
+def perform_setup(environments: Any, parallel: int = -1) -> Any:
+    """asv's own `perform_setup`, after the run's ledger has begun: whatever the environments, asv's or somebody's."""
+    start_scratch()
+    return original_perform_setup(environments, parallel=parallel)
 
 
 def write_json(path: str, data: Any, api_version: int | None = None, compact: bool = False) -> None:
@@ -152,7 +164,8 @@ def write_json(path: str, data: Any, api_version: int | None = None, compact: bo
 def save(self: Results, result_dir: str) -> None:
     """asv's own `save`, but what it replaces of an earlier run is kept; and beside its file the ledger of this one."""
     path = Path(result_dir, self._filename)
-    mine = [entry for entry in ledger.read(Path(os.environ.get(ledger.VARIABLE, ""))) if belongs(entry, self)]
+    entries = ledger.read(Path(os.environ.get(ledger.VARIABLE, "")))
+    mine = [entry | {"commit": self.commit_hash} for entry in entries if belongs(entry, self)]
     began = min([BEGAN, *(entry["time"] for entry in mine)])  # of a run that goes on with another: that one's beginning
     try:
         kept = earlier.replaced_in(path, self, began)
@@ -177,9 +190,11 @@ def load_data(self: Results, result_dir: str) -> None:
 
 
 def belongs(entry: dict[str, Any], results: Results) -> bool:
-    return entry["commit"] == results.commit_hash and entry["environment"] == results.env_name
+    """Whether it was measured for these results; in an existing environment the commit is only known to asv."""
+    return entry["commit"] in (results.commit_hash, None) and entry["environment"] == results.env_name
 
 
+Setup.perform_setup = perform_setup
 util.write_json = write_json
 Results.save = save
 Results.load_data = load_data

@@ -45,7 +45,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: list[str] | None = None) -> int:
     options = parser().parse_args(arguments)
-    console = Console(width=None if sys.stdout.isatty() else table.WIDTH)
+    console = command.console()
     commit = git.output("rev-parse", "HEAD")
     if git.output("status", "--porcelain", "--", "adamw"):
         console.print("note: adamw/ has uncommitted changes; what is measured is the commit", markup=False)
@@ -54,7 +54,7 @@ def main(arguments: list[str] | None = None) -> int:
     code = run_asv(options.profile, options.machine, console)
     report = table.Report(table.newest(Path("results"), options.machine, commit))
     publish(Path("asv.conf.json"))
-    table.show(report, Console(width=table.WIDTH))
+    table.show(report, command.console(width=command.WIDTH))
     print(next((line for line in reversed(LOG.read_text().splitlines()) if command.OWN_WORK in line), ""))
     print(f"report: {HTML / 'index.html'}")
     print(f"done in {time.perf_counter() - start:.0f} s")

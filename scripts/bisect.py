@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from packaging.version import Version
-from rich.console import Console
 from scipy import stats
 
 from benchmarks.harness import cases
@@ -274,7 +273,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: list[str] | None = None) -> int:
     options = parser().parse_args(arguments)
-    console = Console(width=None if sys.stdout.isatty() else command.WIDTH)
+    console = command.console()
     names = [sides.in_lane(options.lane, name) for name in (options.good, options.bad)]
     if len({name.startswith((sides.RELEASE, sides.UPSTREAM)) for name in names}) > 1:
         raise command.UserError("one is a release of MLX and the other is not; name two commits, or two releases")

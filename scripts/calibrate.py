@@ -270,7 +270,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: list[str] | None = None) -> int:
     options = parser().parse_args(arguments)
-    console = Console(width=None if sys.stdout.isatty() else command.WIDTH)
+    console = command.console()
     limits = Limits(options.budget, options.min_effect)
     side = sides.resolve(".")
     workers.check(side)
@@ -305,10 +305,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 def collected(contestants: Sequence[Contestant], seconds: float, console: Console) -> Stream:
     """The stream, with progress."""
-    if not console.is_terminal:
+    if not console.is_interactive:
         print(f"calibrating for {rows.duration(seconds)}", file=sys.stderr)
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+    with Progress(*columns, console=console, transient=True, disable=not console.is_interactive) as progress:
         task = progress.add_task(f"calibrating for {rows.duration(seconds)}", total=seconds)
         return collect(contestants, seconds, lambda spent: progress.update(task, completed=spent))
 

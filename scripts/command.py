@@ -4,14 +4,16 @@ import argparse
 import json
 import math
 import os
+import re
 import signal
+import stat
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import psutil
 from rich.console import Console
@@ -24,6 +26,12 @@ PARENT = "ADAMW_BENCH_PARENT"
 
 WIDTH = 100
 """Columns of what is printed where there is no terminal."""
+
+COLOURS = ("FORCE_COLOR", "CLICOLOR_FORCE", "TTY_COMPATIBLE", "TTY_INTERACTIVE", "PY_COLORS", "PYTHON_COLORS")
+"""Environment variables that ask for colours, or for what only a terminal shows, wherever the output goes."""
+
+ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[()*+].|[@-Z\\^_])")
+"""What a terminal takes for colours, titles, or movements of the cursor."""
 
 OWN_WORK = "in the measured processes' own work"
 """Part of the line with which a run ends, so that a command can find it in asv's output."""
@@ -92,11 +100,39 @@ def undisturbed() -> Iterator[None]:
             signal.signal(name, handler)
 
 
+def console(stderr: bool = False, width: int | None = None, record: bool = False) -> Console:
+    """A console on standard output, or on standard error; without a terminal it has WIDTH columns and nothing moves.
+
+    A pipe gets colours where they are asked for (FORCE_COLOR), a file gets none: there they would be text.
+    """
+    file = sys.stderr if stderr else sys.stdout
+    return Console(
+        stderr=stderr,
+        width=width or (None if file.isatty() else WIDTH),
+        force_terminal=False if is_kept(file) else None,
+        force_interactive=file.isatty(),
+        record=record,
+    )
+
+
+def is_kept(file: TextIO) -> bool:
+    """Whether what is written to `file` stays there: on a disk or in memory."""
+    try:
+        return stat.S_ISREG(os.fstat(file.fileno()).st_mode)
+    except (OSError, ValueError, AttributeError):
+        return True
+
+
+def uncoloured() -> dict[str, str]:
+    """This process's environment for a program whose output is read or kept: nothing in it asks for colours."""
+    return {name: value for name, value in os.environ.items() if name not in COLOURS} | {"NO_COLOR": "1"}
+
+
 def busy(what: str) -> AbstractContextManager[object]:
     """Says what takes a while: beside a spinner on a terminal, else once, in a line."""
-    console = Console(stderr=True)
-    if console.is_terminal:
-        return console.status(Text(what))
+    told = console(stderr=True)
+    if told.is_interactive:
+        return told.status(Text(what))
     print(what, file=sys.stderr)
     return nullcontext()
 
@@ -120,8 +156,9 @@ def positive(text: str) -> float:
 
 
 def one_line(text: str) -> str:
-    """`text` as one printable line of at most 300 characters."""
-    return "".join(character for character in " ".join(text.split()) if character.isprintable())[:300]
+    """`text` as one printable line of at most 300 characters, without a terminal's colours."""
+    plain = ESCAPES.sub("", text)
+    return "".join(character for character in " ".join(plain.split()) if character.isprintable())[:300]
 
 
 def write_json(path: Path, data: Any) -> None:

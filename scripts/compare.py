@@ -61,8 +61,8 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: list[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     profile = options.profile or ("default" if options.exact or options.case else "quick")
-    console = Console(width=None if sys.stdout.isatty() else command.WIDTH, record=bool(options.html))
-    live = Console(width=console.width)  # progress is not part of the page
+    console = command.console(record=bool(options.html))
+    live = command.console()  # progress is not part of the page
     base_name, head_name = (sides.in_lane(options.lane, name) for name in (options.base, options.head))
     pair = (sides.resolve(base_name), sides.resolve(head_name))
     with Counter(pair[0]) as base, Counter(pair[1]) as head:
@@ -147,10 +147,10 @@ def timed(
     both = [match for match in wanted if match.both]
     before = machine.conditions()
     total = limits.budget * len(both)
-    if not console.is_terminal and both:
+    if not console.is_interactive and both:
         print(f"timing {len(both)} case{'s' * (len(both) > 1)}, about {rows.duration(total)} at most", file=sys.stderr)
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+    with Progress(*columns, console=console, transient=True, disable=not console.is_interactive) as progress:
         task = progress.add_task(f"timing, about {rows.duration(total)} at most", total=total)
 
         def show(outcomes: dict[str, Outcome]) -> None:

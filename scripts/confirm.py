@@ -12,8 +12,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from scripts import alerts, changes, command, detect, figures, history, lanes, pairs, rows, sides, verdict, workers
 from scripts.recall import NEW, Listed
 from scripts.search import Alert, Suspicion
@@ -47,7 +45,7 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: list[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     machine = options.machine or platform.node()
-    console = Console(width=None if sys.stdout.isatty() else command.WIDTH)
+    console = command.console()
     config = history.configuration(options.lane)
     results = options.results or Path(config.results_dir)
     seen = detect.look(config, results, machine)

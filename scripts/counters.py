@@ -3,7 +3,6 @@
 import argparse
 import sys
 
-from rich.console import Console
 from rich.table import Table
 
 from benchmarks.harness import cases
@@ -65,7 +64,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: list[str] | None = None) -> int:
     options = parser().parse_args(arguments)
-    console = Console(width=None if sys.stdout.isatty() else command.WIDTH)
+    console = command.console()
     with counting.Counter(sides.resolve(options.side)) as counter:
         wanted = counting.select(counter.variants, options.profile, options.case)
         (counted,) = counting.count([counter], [[str(case) for case in wanted]], console)

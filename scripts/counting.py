@@ -104,9 +104,9 @@ def count(counters: list[Counter], names: list[list[str]], console: Console) -> 
     """For every counter the counters of the cases called `names`; all at once, with progress."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     total = sum(map(len, names))
-    if not console.is_terminal and total > FEW:
+    if not console.is_interactive and total > FEW:
         print(f"counting {total} cases, one to three minutes for two hundred", file=sys.stderr)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+    with Progress(*columns, console=console, transient=True, disable=not console.is_interactive) as progress:
         task = progress.add_task("counting", total=total)
 
         def count_all(counter: Counter, chosen: list[str]) -> dict[str, Counted]:

@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from asv.config import Config
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -85,7 +84,7 @@ def look(config: Config, results: Path, machine: str | None) -> Seen:
 
 def main(arguments: list[str] | None = None) -> int:
     options = parser().parse_args(arguments)
-    console = Console(width=None if sys.stdout.isatty() else command.WIDTH)
+    console = command.console()
     config = history.configuration(options.lane)
     results = options.results or Path(config.results_dir)
     with command.busy(f"reading and searching {results}"):

@@ -90,7 +90,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: list[str] | None = None) -> int:
     options = parser().parse_args(arguments)
-    console = Console(width=None if sys.stdout.isatty() else command.WIDTH)
+    console = command.console()
     if options.show:
         return told(read(options.show), console)
     wanted = [name for name in plan() if name in (options.only or plan()) and name not in (options.skip or ())]

@@ -366,7 +366,7 @@ def answered(*arguments: str) -> Any:
 def gh(*arguments: str, text: str = "") -> str:
     """What gh prints, with `text` on its standard input. Raises UserError."""
     asked = f"gh {arguments[0]} {arguments[1]}"
-    environment = {name: value for name, value in os.environ.items() if name not in DEBUGGING} | UNATTENDED
+    environment = {name: value for name, value in command.uncoloured().items() if name not in DEBUGGING} | UNATTENDED
     try:
         done = subprocess.run(
             ["gh", *arguments],

@@ -17,8 +17,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from benchmarks.harness.host import HERE
 from scripts import assumptions, command, git
 from scripts.assumptions import ASSUMPTIONS, Found
@@ -59,7 +57,7 @@ def main(arguments: list[str] | None = None) -> int:
     for name in [*(options.only or ()), *(options.skip or ())]:
         if name not in ASSUMPTIONS:
             raise command.UserError(f"nothing is assumed by the name {name!r}; names are: {', '.join(ASSUMPTIONS)}")
-    console = Console(width=None if sys.stdout.isatty() else command.WIDTH)
+    console = command.console()
     told: dict[str, Any] = {"commit": git.here(), **assumptions.about(), "findings": []}
     until = time.monotonic() + SECONDS
     for name, (assumed, look) in ASSUMPTIONS.items():

@@ -53,7 +53,9 @@ def check_machine(name: str | None) -> None:
         MachineCollection.load(name or platform.node())
     except util.UserError:
         described = ["--machine", name] if name else []
-        done = subprocess.run([*ASV, "machine", "--yes", *described], capture_output=True, text=True)
+        done = subprocess.run(
+            [*ASV, "machine", "--yes", *described], capture_output=True, text=True, env=command.uncoloured()
+        )
         if done.returncode:
             reason = last_line(done.stdout + done.stderr)
             raise command.UserError(f"asv cannot describe this machine: {reason}; mend ~/.asv-machine.json") from None
@@ -73,7 +75,7 @@ def arguments(revision: str, profile: str, machine: str | None, config: Path = P
 def running(asv: list[str], run_ledger: Path, profile: str, log: Path, marks: str = "") -> Iterator[subprocess.Popen]:
     """asv in a process group of its own, writing to `log`; nothing of it outlives this block."""
     log.parent.mkdir(parents=True, exist_ok=True)
-    environment = os.environ | {
+    environment = command.uncoloured() | {
         ledger.VARIABLE: str(run_ledger.absolute()),
         ledger.MARKS: marks,
         "ADAMW_PROFILE": profile,
@@ -119,7 +121,7 @@ def watch(
     """
     description = TextColumn("{task.description}")
     columns = (SpinnerColumn(), description, BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+    with Progress(*columns, console=console, disable=not console.is_interactive) as progress:
         task = progress.add_task("preparing asv's environment", total=total)
         done = len(ledger.finished(ledger.read(run_ledger)))
         while process.poll() is None:
@@ -127,7 +129,7 @@ def watch(
             look(process.pid)
             finished = ledger.finished(ledger.read(run_ledger))
             for case in finished[done:]:
-                if not console.is_terminal:
+                if not console.is_interactive:
                     console.print(f"[{time.strftime('%H:%M:%S')}] measured {case}", markup=False, highlight=False)
             done = len(finished)
             progress.update(task, completed=done, description=finished[-1] if finished else "preparing")

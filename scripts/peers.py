@@ -203,13 +203,13 @@ def add_ratios(rows: list[Row]) -> None:
 def measure_all(wanted: list[Case], allowed: dict[str, Any], threads: int, console: Console) -> Iterator[Row]:
     """The row of every case, one process after the other, with progress; without a terminal, a line a case."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+    with Progress(*columns, console=console, transient=True, disable=not console.is_interactive) as progress:
         task = progress.add_task("measuring", total=len(wanted))
         for number, case in enumerate(wanted, start=1):
             progress.update(task, description=title(case))
             row = measured(case, allowed, threads)
             progress.update(task, advance=1)
-            if not console.is_terminal:
+            if not console.is_interactive:
                 outcome = f"{row['milliseconds']:.3g} ms" if "milliseconds" in row else " ".join(row.keys() & OUTCOMES)
                 done = f"[{time.strftime('%H:%M:%S')}] {number}/{len(wanted)} {title(case)}: {outcome}"
                 console.print(done, markup=False, highlight=False, soft_wrap=True)
@@ -311,7 +311,7 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: list[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     candidates = chosen(options.case)
-    progress = Console(stderr=True)
+    progress = command.console(stderr=True)
     progress.print("measuring what this machine allows", highlight=False)
     allowed = ask(["machine"], options.threads)
     if "failed" in allowed:
@@ -332,7 +332,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def show(rows: list[Row], description: list[str], left_out: list[str]) -> None:
-    console = Console(width=command.WIDTH)
+    console = command.console(width=command.WIDTH)
     console.print(shown(rows))
     for line in ["", *description, "", *(f"left out: {line}" for line in left_out)]:
         console.print(line, markup=False, highlight=False)

@@ -75,7 +75,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: list[str] | None = None) -> int:
     options = parser().parse_args(arguments)
-    console = Console(width=None if sys.stdout.isatty() else command.WIDTH)
+    console = command.console()
     machine = options.machine or platform.node()
     path = options.results / machine / history.FILE
     wanted = chosen(upstream.releases(), options.last, options.release)
@@ -243,10 +243,10 @@ def compared(base: str, head: str, names: Sequence[str], seconds: float) -> list
 
 
 def progress(console: Console, what: str, count: int) -> Progress:
-    if not console.is_terminal and count:
+    if not console.is_interactive and count:
         print(f"{what}: {count} to do", file=sys.stderr)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+    return Progress(*columns, console=console, transient=True, disable=not console.is_interactive)
 
 
 def told(known: Known, wanted: Sequence[str], console: Console) -> None:

@@ -15,7 +15,6 @@ from typing import NamedTuple
 
 import numpy as np
 from asv import step_detect
-from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
@@ -197,14 +196,14 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     if options.series < 1:
         raise command.UserError("--series must be 1 or more")
-    console = Console(width=None if sys.stdout.isatty() else command.WIDTH)
+    console = command.console()
     shown = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     shown.add_column("noise", no_wrap=True)
     for heading in ("flat", "confir-\nmations", "pairs", *(f"+{step:.0%}" for step in STEPS), "newest"):
         shown.add_column(heading, justify="right", no_wrap=True)
     kinds = [(model, sigma) for model in MODELS for sigma in SIGMAS]
-    progress = Console(stderr=True, width=console.width)
-    for kind in track(kinds, "simulating", console=progress, transient=True):
+    progress = command.console(stderr=True)
+    for kind in track(kinds, "simulating", console=progress, transient=True, disable=not progress.is_interactive):
         shown.add_row(*ours(*kind, options))
         for name, sees in others() if options.others else ():
             shown.add_row(f"  {name}", *theirs(sees, *kind, options))

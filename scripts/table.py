@@ -203,7 +203,7 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: list[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     report = Report(newest(options.results, options.machine, full_hash(options.commit)))
-    show(report, Console(width=WIDTH))
+    show(report, command.console(width=command.WIDTH))
     if options.json:
         write_json(report, options.json)
     return 1 if report.failures else 0

@@ -8,7 +8,6 @@ import argparse
 import sys
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -34,7 +33,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: list[str] | None = None) -> int:
     options = parser().parse_args(arguments)
-    console = Console(width=None if sys.stdout.isatty() else command.WIDTH)
+    console = command.console()
     if options.reason and not options.alert:
         raise command.UserError("--reason of which alert? python -m scripts.triage NAME --reason TEXT")
     known, problems = remembered(options.results, options.machine)

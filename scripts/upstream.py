@@ -69,7 +69,7 @@ def releases() -> list[str]:
 def versions(package: str) -> list[str]:
     """The versions of a package that the index has for this machine. Raises UserError."""
     asked = [sys.executable, "-m", "pip", "index", "versions", package]
-    done = subprocess.run(asked, capture_output=True, text=True, errors="replace")
+    done = subprocess.run(asked, capture_output=True, text=True, errors="replace", env=command.uncoloured())
     found = re.search(r"^Available versions: (.*)$", done.stdout, re.MULTILINE)
     if not found:
         raise command.UserError(f"no list of MLX's releases: {asv_plugin.last_line(done.stderr)}; check the network")
@@ -162,7 +162,7 @@ def download(python: str, release: str, folder: Path) -> None:
     """Have `python`'s pip bring the wheels of a release for itself into `folder`. Raises NotThere."""
     wanted = [f"{name}=={release}" for name in packages()]
     asked = [python, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:", "--dest", str(folder), *wanted]
-    done = subprocess.run(asked, capture_output=True, text=True, errors="replace")
+    done = subprocess.run(asked, capture_output=True, text=True, errors="replace", env=command.uncoloured())
     said = done.stdout + done.stderr
     if withdrawn := YANKED.search(said):
         reason = command.one_line(withdrawn[2] or "") or "no reason given"

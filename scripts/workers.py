@@ -36,7 +36,7 @@ class Worker:
             self.process = subprocess.Popen(
                 [side.python, "-m", module],
                 cwd=folder or scratch.folder(),
-                env=os.environ | settings | (environment or {}),
+                env=command.uncoloured() | settings | (environment or {}),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,

@@ -486,7 +486,7 @@ def test_gh_fails(hub, monkeypatch, what):
     hub.set(fail=what, reason=reason)
     with pytest.raises(command.UserError) as failed:
         hub.run()
-    assert str(failed.value).endswith("HTTP 403: *** *** *** [31mforbidden")
+    assert str(failed.value).endswith("HTTP 403: *** *** *** forbidden")
     assert hub.issues == []
 
 

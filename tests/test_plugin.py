@@ -2,11 +2,14 @@
 
 import json
 import os
+import sys
 from pathlib import Path
 
 import pytest
-from asv import results, util
+from asv import environment, results, util
 from asv.commands import compare, publish, show
+from asv.commands.setup import Setup
+from asv.config import Config
 
 from scripts import asv_plugin, ledger, scratch
 
@@ -128,3 +131,28 @@ def test_another_lanes_results_below_are_not_this_ones(tmp_path):
     assert len(list(results.iter_results_paths(str(tmp_path / "mlx" / "pc")))) == 1
     for module in (compare, publish, show):
         assert list(module.iter_machine_files(str(tmp_path))) == [str(tmp_path / "mac" / "machine.json")]
+
+
+@pytest.mark.parametrize("kind", ["existing", "mlx"])
+def test_a_run_in_any_environment_keeps_a_ledger(kind, tmp_path, monkeypatch):
+    begun = []
+    monkeypatch.setattr(asv_plugin, "start_scratch", lambda: begun.append(kind))
+    monkeypatch.setattr(asv_plugin, "original_perform_setup", lambda environments, parallel: environments)
+    configuration = Config.from_json({"project": "test", "repo": str(tmp_path), "env_dir": str(tmp_path / "env")})
+    python = {"existing": sys.executable, "mlx": "3.11"}[kind]
+    chosen = environment.get_environment_class_by_name(kind)(configuration, python, {}, {})
+    assert list(Setup.perform_setup([chosen], parallel=1)) == [chosen]
+    assert begun == [kind]
+
+
+def test_what_was_measured_in_an_existing_environment_is_of_the_commit_that_asv_was_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(asv_plugin, "original_save", lambda *_: None)
+    (tmp_path / "machine").mkdir()
+    run = tmp_path / "run.jsonl"
+    monkeypatch.setenv(ledger.VARIABLE, str(run))
+    known = {"what": "case", "environment": "env", "time": 1.0}
+    entries = [known | {"case": "a", "commit": None}, known | {"case": "b", "commit": None, "environment": "other"}]
+    run.write_text("".join(json.dumps(entry) + "\n" for entry in entries))
+    asv_plugin.save(Saved(), str(tmp_path))
+    kept = ledger.read(tmp_path / "machine" / "abc-env.jsonl")
+    assert [(entry["case"], entry["commit"]) for entry in kept] == [("a", "abc")]

@@ -9,7 +9,6 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -46,7 +45,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: list[str] | None = None) -> int:
     options = parser().parse_args(arguments)
-    console = Console(width=None if sys.stdout.isatty() else command.WIDTH)
+    console = command.console()
     if not Path("asv.conf.json").is_file():
         raise command.UserError("there is no asv.conf.json here; run it in the root of the checkout")
     with command.busy("looking at this machine"):

@@ -16,7 +16,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import filelock
-from rich.console import Console
 
 from benchmarks.harness import cases
 from benchmarks.harness.host import HERE
@@ -57,7 +56,7 @@ def main(arguments: list[str] | None = None) -> int:
     wanted = settings.with_options(wanted, profile=options.profile, machine=machine, remote=options.remote, push=push)
     lanes = [Lane.of(name) for name in wanted.lanes]
     told = Night(wanted.machine)
-    work = Work(wanted, told, Console(width=None if sys.stdout.isatty() else command.WIDTH))
+    work = Work(wanted, told, command.console())
     if options.dry_run:
         return dry_run(work, lanes)
     start = time.monotonic()

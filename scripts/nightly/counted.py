@@ -29,7 +29,7 @@ def told(results: Path, machine: str, before: str, after: str) -> list[str]:
         if change := exact.change(Match(name, case, case), base[name], head[name]):
             found.append(change)
     shown = io.StringIO()
-    console = Console(file=shown, width=command.WIDTH)
+    console = Console(file=shown, width=command.WIDTH, force_terminal=False)
     if found:
         console.print(exact.table(found))
     console.print(f"{before[:8]} to {after[:8]}: {exact.summary(found, len(names))}", markup=False, highlight=False)

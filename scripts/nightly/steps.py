@@ -36,7 +36,7 @@ class Done(NamedTuple):
 
 def run(*arguments: str, seconds: float = LONGEST) -> Done:
     """Run `python -m ARGUMENTS` in a process group of its own, which ends with this call, whatever happens."""
-    environment = os.environ | {"COLUMNS": "120", command.PARENT: str(os.getpid())}
+    environment = command.uncoloured() | {"COLUMNS": "120", command.PARENT: str(os.getpid())}
     process = subprocess.Popen(
         [sys.executable, "-m", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL,
         text=True, errors="replace", start_new_session=True, env=environment,

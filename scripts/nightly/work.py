@@ -7,7 +7,7 @@ from typing import NamedTuple
 from asv.config import Config
 from rich.console import Console
 
-from scripts import alerts, command, history, lanes, measuring, share
+from scripts import alerts, carried, command, history, lanes, measuring, share
 from scripts.nightly import commit, counted, plan, preflight, record, steps
 from scripts.nightly.night import Night
 from scripts.nightly.plan import Planned
@@ -187,6 +187,8 @@ def pulled(work: Work, lane: Lane) -> None:
     if work.wanted.remote:
         try:
             share.pull(where(work, lane))
+            for line in carried.told(share.not_here(where(work, lane))):
+                work.say(line)
         except command.UserError as error:
             work.say(f"pull: {error}")
 
@@ -197,6 +199,19 @@ def pushed(work: Work, lane: Lane) -> None:
         work.told.unpushed.pop(lane.name, None)
         try:
             share.push(where(work, lane), work.wanted.machine, f"{work.wanted.machine}: results")
+            stayed(work, lane)
         except command.UserError as error:
             work.say(f"push: {error}")
             work.told.unpushed[lane.name] = str(error)
+
+
+def stayed(work: Work, lane: Lane) -> None:
+    """Say which of this machine's files are not on the branch now; a result among them is one that was not pushed."""
+    left_out = share.not_there(where(work, lane), work.wanted.machine)
+    for line in carried.told(left_out):
+        work.say(line)
+    results = {path: why for path, why in left_out.items() if why != carried.NO_RESULT}
+    if results:
+        path, why = next(iter(results.items()))
+        more = f", and {len(results) - 1} more" * (len(results) > 1)
+        work.told.unpushed[lane.name] = command.one_line(f"{path}{more}: {why}")

@@ -45,7 +45,8 @@ def publish(config: Path, html: Path | None = None) -> None:
     if html and html.exists() and not (html / MARK).exists() and (not html.is_dir() or any(html.iterdir())):
         raise command.UserError(f"{html} has something else in it, which asv would delete; name an empty folder")
     asked = [sys.executable, "-m", "asv", "publish", "--no-pull", "--config", str(config)]
-    done = subprocess.run([*asked, *(["--html-dir", str(html)] if html else [])], capture_output=True, text=True)
+    asked += ["--html-dir", str(html)] if html else []
+    done = subprocess.run(asked, capture_output=True, text=True, env=command.uncoloured())
     if done.returncode:
         lines = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()] or ["no reason given"]
         raise command.UserError(f"asv publish failed: {command.one_line(lines[-1])}")
