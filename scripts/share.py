@@ -19,16 +19,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks.harness.files import write_whole
-from scripts import command, earlier, git, history, lanes, scratch
-from scripts.history import BENCHMARKS, LARGEST_FILE, MACHINE
+from scripts import carried, command, earlier, git, history, lanes, machines, scratch
+from scripts.carried import Entry, machine_of, same_folder
+from scripts.history import BENCHMARKS, MACHINE
 
 TIP = "refs/adamw"
 """Below which this clone keeps what it saw of the branch, so that it is not fetched whole again."""
 
 ADDED_TO = ("alerts.jsonl", "calibration.jsonl", "nights.jsonl", "releases.jsonl")
-FILE = re.compile(r"([A-Za-z0-9_][A-Za-z0-9_.-]{0,99})/([A-Za-z0-9_][A-Za-z0-9_.+-]{0,250}\.(?:json|jsonl|earlier))")
-"""What may be on the branch: a machine's folder, and a file of results in it."""
-
 TIME = re.compile(r'"time": (\d{1,12}(?:\.\d{1,9})?)')
 TRIES = 30
 LONGEST_PAUSE = 5.0
@@ -128,39 +126,76 @@ def forget(where: Where) -> None:
         call("update-ref", "-d", name)
 
 
-def listing(commit: str | None) -> dict[str, str]:
-    """The branch's files: the blob of every path that may be there; others are passed over."""
+def entries(commit: str | None) -> list[Entry]:
+    """Every file of the branch."""
     if not commit:
-        return {}
-    found = {}
-    for line in call("ls-tree", "-r", "-l", "-z", "--full-tree", commit).decode(errors="replace").split("\0"):
+        return []
+    found = []
+    for line in os.fsdecode(call("ls-tree", "-r", "-l", "-z", "--full-tree", commit)).split("\0")[:-1]:
         about, _, path = line.partition("\t")
-        mode, _, blob, size = about.split() if about else ("", "", "", "0")
-        if mode == "100644" and (FILE.fullmatch(path) or path == BENCHMARKS) and int(size) <= LARGEST_FILE:
-            found[path] = blob
+        mode, _, blob, size = about.split()
+        plain = mode == "100644"
+        found.append(Entry(path, blob, carried.why_not(path, int(size) if plain else 0, plain)))
     return found
+
+
+def listing(commit: str | None) -> dict[str, str]:
+    """The blob of every file of the branch that is carried."""
+    return {one.path: one.blob for one in entries(commit) if not one.why_not}
 
 
 def content(blob: str) -> str:
     return call("cat-file", "blob", blob).decode(errors="replace")
 
 
+def local_entries(where: Where, machine: str | None) -> list[Entry]:
+    """Every file in the folder of a machine, or of all. Raises UserError for a name that no machine has."""
+    folders = [where.results / machines.named(machine)] if machine else machines.folders(where.results)[0]
+    found = []
+    for path in (path for folder in folders if folder.is_dir() for path in sorted(folder.iterdir())):
+        about, name = path.lstat(), f"{path.parent.name}/{path.name}"
+        plain = stat.S_ISREG(about.st_mode)
+        whose = "" if (path.parent / MACHINE).exists() else f"no {MACHINE} beside it says of which machine"
+        found.append(Entry(name, "", carried.why_not(name, about.st_size, plain) or whose))
+    return found
+
+
 def local_files(where: Where, machine: str | None) -> dict[str, Path]:
-    """The files of results that may be on the branch, by their path there."""
-    folders = [path.parent for path in where.results.glob(f"*/{MACHINE}") if machine in (None, path.parent.name)]
-    found = {f"{path.parent.name}/{path.name}": path for folder in folders for path in sorted(folder.iterdir())}
-    return {
-        name: path
-        for name, path in found.items()
-        if FILE.fullmatch(name) and stat.S_ISREG(path.lstat().st_mode) and path.stat().st_size <= LARGEST_FILE
+    """The files of results here that are carried, by their path on the branch."""
+    return {one.path: where.results / one.path for one in local_entries(where, machine) if not one.why_not}
+
+
+def not_here(where: Where) -> dict[str, str]:
+    """What the branch has and this clone does not take, and why."""
+    every = entries(known(where.seen))
+    others = same_folder(where.results, (one.path for one in every if not one.why_not))
+    told = {one.path: one.why_not for one in every}
+    told |= {
+        path: f"where case makes no difference it is {others[machine_of(path)]}'s folder"
+        for path in told
+        if machine_of(path) in others
     }
+    return {path: why for path, why in told.items() if why}
+
+
+def not_there(where: Where, machine: str | None) -> dict[str, str]:
+    """What is here and not on the branch as it was last seen, and why it stays here."""
+    there, every = listing(known(where.seen)), local_entries(where, machine)
+    paths = [one.path for one in every if not one.why_not]
+    blobs = blobs_of([where.results / path for path in paths])
+    damaged = [
+        path
+        for path, blob in zip(paths, blobs, strict=True)
+        if there.get(path) != blob and not readable(where.results / path)
+    ]
+    return {one.path: one.why_not for one in every if one.why_not} | dict.fromkeys(damaged, "it cannot be read")
 
 
 def blobs_of(paths: list[Path], write: bool = False) -> list[str]:
     """git's names of the contents of files."""
     if not paths:
         return []
-    given = "".join(f"{path.absolute()}\n" for path in paths).encode()
+    given = os.fsencode("".join(f"{path.absolute()}\n" for path in paths))
     return (
         call("hash-object", *(["-w"] if write else []), "--no-filters", "--stdin-paths", given=given).decode().split()
     )
@@ -176,9 +211,12 @@ def pull(where: Where, machine: str | None = None) -> int:
     there, base = listing(newest), listing(known(where.base))
     ours = local_files(where, machine)
     here = dict(zip(ours, blobs_of(list(ours.values())), strict=True))
+    others = same_folder(where.results, there)
     changed = 0
     for path, blob in there.items():
-        if path == BENCHMARKS or machine not in (None, path.partition("/")[0]) or here.get(path) == blob:
+        if path == BENCHMARKS or machine not in (None, machine_of(path)) or here.get(path) == blob:
+            continue
+        if machine_of(path) in others:
             continue
         changed += reconcile(where.results / path, content(blob), here.get(path), base.get(path), blob)
     merged, described_here = merged_benchmarks(where, there), where.results / BENCHMARKS
@@ -244,8 +282,8 @@ def pack(where: Where, machine: str | None, into: Path) -> int:
         for (name, path), blob in zip(ours.items(), blobs, strict=True)
         if there.get(name) != blob and readable(path)
     }
-    folders = {name.partition("/")[0] for name in new}
-    packed = new | {f"{folder}/{MACHINE}" for folder in folders}  # without it a folder is no machine's
+    folders = {machine_of(name) for name in new}
+    packed = new | ({f"{folder}/{MACHINE}" for folder in folders} & set(ours))  # without it a folder is no machine's
     for name in sorted(packed):
         write_whole(into / name, ours[name].read_text(errors="replace"))
     if packed and (where.results / BENCHMARKS).exists():
@@ -281,6 +319,7 @@ def committed(where: Where, machine: str | None, parent: str | None, message: st
     """How many files differ from those of `parent`, and a commit that has them. Nothing is checked out."""
     there = listing(parent)
     ours = local_files(where, machine)
+    carried.refuse_another(ours, there)
     changed: dict[str, str] = {}
     for (name, path), blob in zip(ours.items(), blobs_of(list(ours.values())), strict=True):
         if there.get(name) == blob or not (path.name in ADDED_TO or readable(path)):
@@ -303,8 +342,8 @@ def committed(where: Where, machine: str | None, parent: str | None, message: st
     index.unlink(missing_ok=True)
     if parent:
         call("read-tree", parent, index=index)
-    lines = "".join(f"100644 {blob}\t{name}\n" for name, blob in changed.items())
-    call("update-index", "--add", "--index-info", given=lines.encode(), index=index)
+    lines = "".join(f"100644 {blob}\t{name}\0" for name, blob in changed.items())
+    call("update-index", "--add", "-z", "--index-info", given=lines.encode(), index=index)
     tree = call("write-tree", index=index).decode().strip()
     parents = ["-p", parent] if parent else []
     return len(changed), call("commit-tree", *parents, "-m", message, tree).decode().strip()
@@ -370,15 +409,31 @@ def main(arguments: list[str] | None = None) -> int:
     with command.busy(f"{options.what}ing results, branch {where.branch} of {where.remote}"):
         if options.what == "pull":
             count = pull(where, options.machine)
+            left_out = not_here(where)
         elif options.what == "pack":
             count = pack(where, options.machine, options.into)
+            left_out = not_there(where, options.machine)
         else:
-            machines = sorted({name.partition("/")[0] for name in local_files(where, options.machine)})
-            if not machines:
-                raise command.UserError(f"no results below {results}; run asv, or name another --results")
-            count = push(where, options.machine, f"results of {', '.join(machines)}"[:200])
+            count = push(where, options.machine, f"results of {', '.join(with_files(where, options.machine))}"[:200])
+            left_out = not_there(where, options.machine)
     print(f"{count} files {DONE[options.what]}")
+    folders = [] if options.machine else machines.folders(results)[1]
+    for line in [*(f"left out: {line}" for line in folders), *carried.told(left_out)]:
+        print(line)
     return 0
+
+
+def with_files(where: Where, machine: str | None) -> list[str]:
+    """The machines, or the one that is asked for, of which there are results here. Raises UserError for none."""
+    found = sorted({machine_of(path) for path in local_files(where, machine)})
+    if found:
+        return found
+    there, others = machines.folders(where.results)
+    if machine and there:
+        names = ", ".join(folder.name for folder in there)
+        raise command.UserError(f"no machine {machine!r} below {where.results}; there are: {names}")
+    reason = f": {others[0]}" if others else "; run asv, or name another --results"
+    raise command.UserError(f"no results below {where.results}{reason}")
 
 
 DONE = {"pull": "brought", "push": "put on the branch", "pack": "packed"}

@@ -8,7 +8,7 @@ import pytest
 from scripts import command, machines
 
 WORK = [
-    "mac-mini", "Mac Studio", "Alice’s Mac Studio", "The Lab's-Mac", "mac (2)", "mac.local", "büro", "実験室",
+    "mac-mini", "Mac Studio", "Alice\u2019s Mac Studio", "The Lab's-Mac", "mac (2)", "mac.local", "büro", "実験室",
     "a&b; $(touch x) `id` ~", "{mac}", "50%", "#1", "é" * 50, "_", "results", "v1",
 ]  # fmt: skip
 

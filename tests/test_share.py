@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 from asv.results import Results
 
-from scripts import alerts, asv_plugin, command, share
+from scripts import alerts, asv_plugin, carried, command, share
 
 ROOT = Path(__file__).parent.parent
 HASH = "0123abcd"
@@ -256,7 +257,7 @@ def test_names_that_lead_elsewhere_are_passed_over(clone, origin, tmp_path):
 
 
 def test_too_large_a_file_is_left_where_it_is(clone, origin, monkeypatch, tmp_path):
-    monkeypatch.setattr(share, "LARGEST_FILE", 10)
+    monkeypatch.setattr(carried, "LARGEST_FILE", 10)
     clone.add("machine.json", "{}")
     clone.add(f"{HASH}-env.json", "1" * 11)
     share.main(["push"])
@@ -264,6 +265,90 @@ def test_too_large_a_file_is_left_where_it_is(clone, origin, monkeypatch, tmp_pa
     put(origin, tmp_path, {"mac/deadbeef-env.json": "2" * 11})
     share.main(["pull"])
     assert not (clone.results / "mac" / "deadbeef-env.json").exists()
+
+
+@pytest.mark.parametrize(
+    "machine", ["Mac Studio", "Alice\u2019s Mac Studio", "The Lab's-Mac", "mac (2)", "büro", "é" * 50]
+)
+def test_a_machine_of_any_name_that_is_one_arrives_at_another(machine, origin, tmp_path, monkeypatch):
+    clone, other = Clone(tmp_path / "a", origin, machine), Clone(tmp_path / "b", origin, "other")
+    clone.add(f"{HASH}-existing-py_Users_Ann Example_mlx[cpu]+x.json", "1")
+    code, out = clone.run("push", "--machine", machine)
+    assert (code, out.splitlines()[-1]) == (0, "2 files put on the branch")
+    assert other.run("pull")[0] == 0
+    assert other.results.joinpath(machine, f"{HASH}-existing-py_Users_Ann Example_mlx[cpu]+x.json").read_text() == "1"
+    code, out = other.run("pack", "--into", str(tmp_path / "packed"), "--machine", machine)
+    assert (code, out.splitlines()[-1]) == (0, "0 files packed")
+
+
+@pytest.mark.parametrize("name", ["-mac", "x" * 120, "00:11:22", "mac*", "MLX", "bu\u0308ro"])
+@pytest.mark.parametrize("what", [share.push, share.pack, share.pull])
+def test_a_name_that_no_machine_has_is_refused_before_anything_is_carried(name, what, clone, origin, tmp_path):
+    shutil.copytree(clone.results / "mac", clone.results / name)
+    where = share.Where(str(origin), "results", clone.results)
+    given = {share.push: (name, "message"), share.pack: (name, tmp_path / "packed"), share.pull: (name,)}[what]
+    with pytest.raises(command.UserError, match=f"no machine can be called '{re.escape(name)}'"):
+        what(where, *given)
+    assert git(origin, "branch", "--list", "results") == ""
+
+
+def test_of_what_is_not_carried_each_file_is_named_with_the_reason(clone, origin, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(carried, "LARGEST_FILE", 30)
+    (clone.results / "mac:1").mkdir()
+    (clone.results / "mac:1" / "machine.json").write_text("{}")
+    for name, text in {"notes.txt": "x", "big-env.json": "1" * 31, f"{HASH}-env.json": "{", "ok-env.json": "1"}.items():
+        clone.add(name, text)
+    os.symlink("/etc/passwd", clone.results / "mac" / "secret.json")
+    (clone.results / "lost").mkdir()
+    (clone.results / "lost" / "x.json").write_text("1")
+    assert share.main(["push"]) == 0
+    assert set(on_branch(origin)) == {"mac/machine.json", "mac/ok-env.json"}
+    told = capsys.readouterr().out
+    for line in (
+        "2 files put on the branch", "left out: mac/notes.txt: no file of results", "left out: mac/big-env.json: over",
+        f"left out: mac/{HASH}-env.json: it cannot be read", "left out: mac/secret.json: a link, or a program",
+        "no machine can be called 'mac:1'", "results/lost: it has results, but no machine.json",
+    ):  # fmt: skip
+        assert line in told
+    put(
+        origin,
+        tmp_path,
+        {"deep/er/x.json": "1", "a*/x.json": "1", "mac/y.json": "1" * 31} | {f"top{n}.json": "1" for n in range(5)},
+    )
+    assert share.main(["pull"]) == 0
+    told = capsys.readouterr().out
+    assert "left out: a*/x.json: no machine can be called 'a*'" in told
+    assert "left out: mac/y.json: over 0 MiB" in told
+    assert "left out: 3 more files" in told
+    assert share.main(["push", "--machine", "mac"]) == 0
+    assert "mac:1" not in capsys.readouterr().out
+
+
+def test_two_machines_whose_names_differ_in_case_do_not_share_a_folder(clone, origin, tmp_path, capsys):
+    share.main(["push"])
+    other = Clone(tmp_path / "b", origin, "MAC")
+    code, out = other.run("push", "--machine", "MAC")
+    assert code == 2
+    assert "the branch has a machine 'mac', and 'MAC' is the same folder on a Mac" in out
+    put(origin, tmp_path, {"MAC/machine.json": "{}", "Büro/machine.json": "1", "BÜRO/machine.json": "2"})
+    capsys.readouterr()
+    share.main(["pull"])
+    assert {path.name for path in clone.results.iterdir()} == {"mac", "BÜRO"}
+    told = capsys.readouterr().out
+    assert "left out: MAC/machine.json: where case makes no difference it is mac's folder" in told
+    assert "left out: Büro/machine.json: where case makes no difference it is BÜRO's folder" in told
+
+
+def test_a_machine_that_is_not_here_is_told_those_that_are(clone):
+    code, out = clone.run("push", "--machine", "Mac Studio")
+    assert code == 2
+    assert "no machine 'Mac Studio' below results; there are: mac" in out
+    (clone.results / "mac" / "machine.json").unlink()
+    clone.add("x.json", "1")
+    code, out = clone.run("push")
+    assert code == 2
+    assert "results/mac: it has results, but no machine.json" in out
+    assert "run asv" not in out
 
 
 def test_of_two_descriptions_of_a_benchmark_the_newer_is_kept(clone, origin, tmp_path):
