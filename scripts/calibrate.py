@@ -11,7 +11,6 @@ import contextlib
 import json
 import math
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -29,7 +28,7 @@ from scipy import stats
 
 from benchmarks.harness import machine
 from benchmarks.harness.files import write_whole
-from scripts import command, git, pairs, rows, sides, verdict, workers
+from scripts import command, git, machines, pairs, rows, sides, verdict, workers
 from scripts.pairs import Contestant, Kind, Pair, Session
 from scripts.timing import Limits, Outcome
 
@@ -271,6 +270,7 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: list[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     console = command.console()
+    path = options.results / machines.this(options.machine) / FILE
     limits = Limits(options.budget, options.min_effect)
     side = sides.resolve(".")
     workers.check(side)
@@ -294,7 +294,6 @@ def main(arguments: list[str] | None = None) -> int:
         "found": [one._asdict() for one in found],
         **limits._asdict(),
     }
-    path = options.results / (options.machine or platform.node()) / FILE
     console.print(table(found))
     for line in description(entry):
         console.print(line, markup=False, highlight=False)

@@ -5,14 +5,27 @@ added to results/MACHINE/alerts.jsonl: confirmed, refuted or undecided. Run it o
 """
 
 import argparse
-import platform
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from scripts import alerts, changes, command, detect, figures, history, lanes, pairs, rows, sides, verdict, workers
+from scripts import (
+    alerts,
+    changes,
+    command,
+    detect,
+    figures,
+    history,
+    lanes,
+    machines,
+    pairs,
+    rows,
+    sides,
+    verdict,
+    workers,
+)
 from scripts.recall import NEW, Listed
 from scripts.search import Alert, Suspicion
 from scripts.timing import Limits, Outcome
@@ -44,7 +57,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: list[str] | None = None) -> int:
     options = parser().parse_args(arguments)
-    machine = options.machine or platform.node()
+    machine = machines.this(options.machine)
     console = command.console()
     config = history.configuration(options.lane)
     results = options.results or Path(config.results_dir)

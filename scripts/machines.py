@@ -73,6 +73,12 @@ def this(name: str | None = None) -> str:
     return named(name or platform.node())
 
 
+def for_asv(name: str) -> str:
+    """What one types so that asv knows a machine of that name."""
+    quoted = "'" + name.replace("'", "'\\''") + "'"
+    return f".venv/bin/python -m asv machine --yes --machine {quoted}"
+
+
 def folders(results: Path) -> tuple[list[Path], list[str]]:
     """The machines' folders below `results`; and in lines which others have results, and why they are no machine's."""
     found, left_out = [], []

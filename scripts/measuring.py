@@ -1,7 +1,6 @@
 """Have asv measure a commit: in a process group of its own, watched while it runs, nothing of it left behind."""
 
 import os
-import platform
 import re
 import signal
 import subprocess
@@ -19,7 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 
 import adamw
 from benchmarks.harness import cases
-from scripts import asv_mlx, command, ledger
+from scripts import asv_mlx, command, ledger, machines
 
 ASV = [sys.executable, "-m", "asv"]
 POLL = 0.5  # seconds
@@ -48,9 +47,10 @@ def expected(profile: str) -> int:
 
 
 def check_machine(name: str | None) -> None:
-    """Have asv describe this machine, if it has not yet: `asv run` would stop and ask."""
+    """Have asv describe this machine, if it has not yet: `asv run` would stop and ask. Raises UserError."""
+    called = machines.this(name)
     try:
-        MachineCollection.load(name or platform.node())
+        known = MachineCollection.load(called)
     except util.UserError:
         described = ["--machine", name] if name else []
         done = subprocess.run(
@@ -58,7 +58,14 @@ def check_machine(name: str | None) -> None:
         )
         if done.returncode:
             reason = last_line(done.stdout + done.stderr)
-            raise command.UserError(f"asv cannot describe this machine: {reason}; mend ~/.asv-machine.json") from None
+            hint = "; mend ~/.asv-machine.json" if "JSON" in reason else ""
+            raise command.UserError(f"asv cannot describe this machine: {reason}{hint}") from None
+        return
+    if known.get("machine") != called:
+        raise command.UserError(
+            f"asv would put the results of {called!r} into another machine's folder: mend ~/.asv-machine.json, "
+            f"{machines.for_asv(called)}"
+        )
 
 
 def arguments(revision: str, profile: str, machine: str | None, config: Path = Path("asv.conf.json")) -> list[str]:

@@ -7,7 +7,6 @@ from one release to the next are only suspected, as they were not measured side 
 
 import argparse
 import json
-import platform
 import random
 import sys
 import tempfile
@@ -22,7 +21,20 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from benchmarks.harness import cases
-from scripts import command, counting, exact, ledger, measuring, rows, scratch, sides, timing, upstream, workers
+from scripts import (
+    command,
+    counting,
+    exact,
+    ledger,
+    machines,
+    measuring,
+    rows,
+    scratch,
+    sides,
+    timing,
+    upstream,
+    workers,
+)
 from scripts import upstream_history as history
 from scripts.counting import Counter, Failure
 from scripts.ledger import Entry
@@ -76,7 +88,7 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: list[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     console = command.console()
-    machine = options.machine or platform.node()
+    machine = machines.this(options.machine)
     path = options.results / machine / history.FILE
     wanted = chosen(upstream.releases(), options.last, options.release)
     measuring.check_machine(machine)

@@ -1,11 +1,21 @@
 """What a machine can be called: one rule, whoever takes the name."""
 
+import json
 import os
+import re
+import shlex
+import subprocess
+import sys
 import unicodedata
+from pathlib import Path
 
 import pytest
 
-from scripts import command, machines
+from scripts import bench, calibrate, command, confirm, machines, measuring, releases, share
+from scripts.doctor import everywhere
+from scripts.nightly import __main__ as nightly
+
+ROOT = Path(__file__).parent.parent
 
 WORK = [
     "mac-mini", "Mac Studio", "Alice\u2019s Mac Studio", "The Lab's-Mac", "mac (2)", "mac.local", "büro", "実験室",
@@ -64,3 +74,48 @@ def test_folders_with_results_are_a_machines_or_are_told(tmp_path):
     assert f"{tmp_path / 'lost'}: it has results, but no machine.json" in left_out[0]
     assert "no machine can be called 'mac*'" in left_out[1]
     assert machines.folders(tmp_path / "none") == ([], [])
+
+
+def asv_knows(monkeypatch, folder, text: str) -> None:
+    monkeypatch.setenv("HOME", str(folder))
+    (folder / ".asv-machine.json").write_text(text)
+
+
+def test_a_machine_that_asv_calls_otherwise_is_no_folder_to_measure_into(tmp_path, monkeypatch):
+    asv_knows(monkeypatch, tmp_path, json.dumps({"version": 1, "Ann's Mac": {"machine": "other"}}))
+    with pytest.raises(command.UserError, match="another machine's folder") as error:
+        measuring.check_machine("Ann's Mac")
+    typed = str(error.value).partition("json, ")[2]
+    words = shlex.split(typed.replace(".venv/bin/python", sys.executable))
+    assert words[-1] == "Ann's Mac"
+    subprocess.run(words, check=True, capture_output=True, cwd=ROOT)
+    measuring.check_machine("Ann's Mac")
+
+
+@pytest.mark.parametrize("name", ["mac*", "-mac", "Unknown_00:11"])
+def test_whoever_measures_asks_the_rule_before_anything_is_done(name, monkeypatch, tmp_path):
+    asv_knows(monkeypatch, tmp_path, "{")
+    monkeypatch.chdir(ROOT)
+    settings = tmp_path / "nightly.toml"
+    settings.write_text(f'machine = "{name}"\n')
+    given = f"--machine={name}"
+    for main, arguments in (
+        (bench.main, [given]), (calibrate.main, [given]), (confirm.main, [given]), (releases.main, [given]),
+        (share.main, ["push", given]), (nightly.main, [given, "--dry-run"]),
+        (nightly.main, ["--settings", str(settings), "--dry-run"]),
+    ):  # fmt: skip
+        with pytest.raises(command.UserError, match=f"no machine can be called '{re.escape(name)}'"):
+            main(arguments)
+    found = everywhere.asv_machine("{}", name)
+    assert found.fit is False
+    assert machines.allowed(name) in found.do
+
+
+def test_only_a_file_that_is_no_json_is_to_be_mended(tmp_path, monkeypatch):
+    asv_knows(monkeypatch, tmp_path, "{")
+    with pytest.raises(command.UserError, match=r"JSON.*; mend ~/.asv-machine.json"):
+        measuring.check_machine("mac")
+    failed = subprocess.CompletedProcess([], 1, "", "the disk is full")
+    monkeypatch.setattr(measuring.subprocess, "run", lambda *arguments, **more: failed)
+    with pytest.raises(command.UserError, match=r"cannot describe this machine: the disk is full$"):
+        measuring.check_machine("mac")

@@ -4,8 +4,6 @@ import getpass
 import json
 import os
 import platform
-import re
-import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +11,7 @@ from pathlib import Path
 import psutil
 
 from benchmarks.harness.host import commands
-from scripts import command, setup
+from scripts import machines, setup
 from scripts.doctor.finding import Finding, Look, text_of
 from scripts.nightly import preflight
 from scripts.nightly.settings import Settings
@@ -43,17 +41,6 @@ def python(version: tuple[int, ...]) -> Finding:
     return Finding(True, says)
 
 
-def repository(git: str, shallow: str) -> Finding:
-    """From `git --version` and `git rev-parse --is-shallow-repository`."""
-    if not git.startswith("git version"):
-        return Finding(False, "git does not run", "xcode-select --install (a Mac), sudo apt install git (Linux)")
-    if shallow.strip() == "true":
-        return Finding(False, "the clone has not all commits", "git fetch --unshallow")
-    if shallow.strip() != "false":
-        return Finding(False, "this folder is no clone", "git clone the repository and run this in its root")
-    return Finding(True, git.strip())
-
-
 def environment() -> Finding:
     """By the stamp that `make setup` leaves."""
     backend = setup.backend_before()
@@ -65,49 +52,18 @@ def environment() -> Finding:
 
 
 def asv_machine(text: str, name: str) -> Finding:
-    """Whether `name` is in the text of ~/.asv-machine.json."""
+    """Whether `name` can be a machine's, and is in the text of ~/.asv-machine.json under its own name."""
+    if machines.why_not(name):
+        return Finding(False, machines.refusal(name), f'machine = "{machines.allowed(name)}" in nightly.toml')
     try:
         known = json.loads(text or "{}")
     except ValueError:
-        return Finding(False, f"{MACHINES} is no JSON", f"rm {MACHINES} && {named_for_asv(name)}")
+        return Finding(False, f"{MACHINES} is no JSON", f"rm {MACHINES} && {machines.for_asv(name)}")
     if not isinstance(known, dict) or name not in known:
-        return Finding(False, f"asv does not know the machine {name}", named_for_asv(name))
+        return Finding(False, f"asv does not know the machine {name}", machines.for_asv(name))
+    if not isinstance(known[name], dict) or known[name].get("machine", name) != name:
+        return Finding(False, f"asv would put the results of {name} elsewhere", machines.for_asv(name))
     return Finding(True, f"asv knows the machine {name}")
-
-
-def named_for_asv(name: str) -> str:
-    return f".venv/bin/python -m asv machine --yes --machine '{name}'"
-
-
-def remote(night: Settings) -> Finding:
-    if not night.remote:
-        return Finding(True, "no remote is set: results stay here")
-    reason = unreachable(night.remote)
-    if reason:
-        do = f"git ls-remote '{night.remote}' must answer without a question; mend `remote` in nightly.toml or the key"
-        return Finding(False, nameless(f"the remote cannot be read: {reason}"), nameless(do))
-    return Finding(True, nameless(f"the remote {night.remote} answers"))
-
-
-def unreachable(repository: str) -> str:
-    """Why it cannot be read; empty if it can. Nothing is asked for: at night nobody is there to type a password."""
-    quiet = os.environ | {"GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
-    quiet.setdefault("GIT_SSH_COMMAND", "ssh -o BatchMode=yes")
-    asked = ["git", "ls-remote", "--", repository, "HEAD"]
-    try:
-        done = subprocess.run(asked, stdin=subprocess.DEVNULL, capture_output=True, timeout=commands.SECONDS, env=quiet)
-    except subprocess.TimeoutExpired:
-        return f"no answer in {commands.SECONDS} s"
-    except OSError as error:
-        return f"git does not run: {error.strerror}"
-    if done.returncode == 0:
-        return ""
-    return command.one_line(done.stderr.decode(errors="replace")) or "no reason given"
-
-
-def nameless(text: str) -> str:
-    """`text` without the user names and tokens of its addresses."""
-    return re.sub(r"//[^/@\s']+@", "//", command.one_line(text))
 
 
 def results(folder: Path) -> Finding:
@@ -148,13 +104,13 @@ def of_a_night(name: str) -> Look:
 
 EVERYWHERE: Mapping[str, Look] = {
     "python": lambda night: python(sys.version_info[:3]),
-    "git": lambda night: repository(
-        commands.output("git", "--version"), commands.output("git", "rev-parse", "--is-shallow-repository")
-    ),
+    "git": lambda night: repository.runs(commands.output("git", "--version")),
+    "clone": lambda night: repository.clone(),
+    "commits": lambda night: repository.commits(night),
     "environment": lambda night: environment(),
     "asv's machine": lambda night: asv_machine(text_of(MACHINES), night.machine or platform.node()),
     **{name: of_a_night(name) for name in preflight.CHECKS},
-    "remote": remote,
+    "remote": repository.remote,
     "results": lambda night: results(Path("results")),
     "one night": lambda night: one_night(command_lines()),
 }

@@ -7,7 +7,6 @@ writes the report and shares the results. It can be killed at any time: the next
 
 import argparse
 import contextlib
-import platform
 import subprocess
 import sys
 import time
@@ -19,7 +18,7 @@ import filelock
 
 from benchmarks.harness import cases
 from benchmarks.harness.host import HERE
-from scripts import command
+from scripts import command, machines
 from scripts.nightly import night, plan, preflight, settings
 from scripts.nightly.night import Night
 from scripts.nightly.plan import FOLDER
@@ -51,7 +50,7 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: list[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     wanted = settings.read(options.settings)
-    machine = options.machine or wanted.machine or platform.node()
+    machine = machines.this(options.machine or wanted.machine)
     push = False if options.no_push else None
     wanted = settings.with_options(wanted, profile=options.profile, machine=machine, remote=options.remote, push=push)
     lanes = [Lane.of(name) for name in wanted.lanes]
