@@ -19,7 +19,7 @@ from asv.repo import NoSuchNameError, get_repo
 from asv.results import Results
 from numpy.typing import NDArray
 
-from scripts import asv_git, command, earlier  # noqa: F401
+from scripts import asv_git, command, earlier, machines  # noqa: F401
 
 BENCHMARKS, MACHINE = "benchmarks.json", "machine.json"
 LARGEST_FILE = 64 * 2**20
@@ -74,7 +74,7 @@ def read(config: Config, results: Path, machine: str | None = None) -> History:
     """The history of the repository that asv's `config` names, below `results`. Raises UserError if there is none."""
     commits, others = branch_commits(config)
     benchmarks, unknown = known_benchmarks(results / BENCHMARKS)
-    left_out: list[str] = []
+    left_out = machines.folders(results)[1]
     positions = {commit: position for position, commit in enumerate(commits)}
     runs: list[dict[str, Any]] = []
     rows: list[tuple[int, *Value]] = []
@@ -207,7 +207,7 @@ def known_benchmarks(path: Path) -> tuple[dict[str, dict[str, Any]], list[str]]:
 
 def files(results: Path, machine: str | None) -> list[Path]:
     """The result files, machine by machine. Raises UserError for a machine that has none."""
-    folders = sorted(path.parent for path in results.glob(f"*/{MACHINE}"))
+    folders, _ = machines.folders(results)
     known = [folder.name for folder in folders]
     if machine and machine not in known:
         raise command.UserError(

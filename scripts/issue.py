@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from scripts import alerts, command, history
+from scripts import alerts, command, history, machines
 from scripts.alerts import Known
 from scripts.report import news
 
@@ -133,13 +133,14 @@ def main(arguments: list[str] | None = None) -> int:
 
 def look(results: Path) -> Seen:
     """What the alert files below `results` say. Raises UserError if there are none, or none can be read."""
-    machines = [path.parent for lane in (results, results / MLX) for path in sorted(lane.glob(f"*/{history.MACHINE}"))]
-    if not machines:
+    below = [machines.folders(lane) for lane in (results, results / MLX)]
+    folders = [folder for found, _ in below for folder in found]
+    if not folders:
         raise command.UserError(f"no results below {results}; name another --results")
     known: list[Known] = []
     of_mlx: set[str] = set()
-    unread = []
-    for folder in machines:
+    unread = [line for _, left_out in below for line in left_out]
+    for folder in folders:
         found, problems = alerts.read(folder.parent, folder.name)
         known += found
         if folder.parent != results:
@@ -231,9 +232,9 @@ def marker(names: Iterable[str]) -> str:
 
 
 def title(slower: Sequence[Known]) -> str:
-    machines = len({one.machine for one in slower})
+    several = len({one.machine for one in slower})
     changes = f"{len(slower)} confirmed change{'s' * (len(slower) != 1)}"
-    return f"AdamW is slower: {changes} on {machines} machine{'s' * (machines != 1)}"
+    return f"AdamW is slower: {changes} on {several} machine{'s' * (several != 1)}"
 
 
 def body(seen: Seen, names: Sequence[str], repository: str, link: str | None) -> str:

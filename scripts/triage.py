@@ -11,7 +11,7 @@ from pathlib import Path
 from rich.table import Table
 from rich.text import Text
 
-from scripts import alerts, command
+from scripts import alerts, command, machines
 from scripts.alerts import Known
 
 EPILOG = """examples:
@@ -56,13 +56,15 @@ def main(arguments: list[str] | None = None) -> int:
 
 def remembered(results: Path, machine: str | None) -> tuple[list[Known], list[str]]:
     """The alerts of a machine, or of all, and what is wrong with their files. Raises UserError for an unknown one."""
-    machines = sorted(path.parent.name for path in results.glob("*/machine.json"))
-    if not machines:
+    folders, left_out = machines.folders(results)
+    names = [folder.name for folder in folders]
+    if not names:
         raise command.UserError(f"no results below {results}; name another --results")
-    if machine and machine not in machines:
-        raise command.UserError(f"no machine {machine!r} below {results}; there are: {', '.join(machines) or 'none'}")
-    read = [alerts.read(results, name) for name in machines if machine in (None, name)]
-    return [one for known, _ in read for one in known], [line for _, problems in read for line in problems]
+    if machine and machine not in names:
+        raise command.UserError(f"no machine {machine!r} below {results}; there are: {', '.join(names)}")
+    read = [alerts.read(results, name) for name in names if machine in (None, name)]
+    problems = [line for _, lines in read for line in lines]
+    return [one for known, _ in read for one in known], [*problems, *(left_out if machine is None else [])]
 
 
 def named(name: str, known: list[Known]) -> Known:

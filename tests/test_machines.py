@@ -10,10 +10,12 @@ import unicodedata
 from pathlib import Path
 
 import pytest
+import synthetic
 
-from scripts import bench, calibrate, command, confirm, machines, measuring, releases, share
+from scripts import bench, calibrate, command, confirm, history, issue, machines, measuring, releases, share, triage
 from scripts.doctor import everywhere
 from scripts.nightly import __main__ as nightly
+from scripts.report import releases as report_releases
 
 ROOT = Path(__file__).parent.parent
 
@@ -119,3 +121,22 @@ def test_only_a_file_that_is_no_json_is_to_be_mended(tmp_path, monkeypatch):
     monkeypatch.setattr(measuring.subprocess, "run", lambda *arguments, **more: failed)
     with pytest.raises(command.UserError, match=r"cannot describe this machine: the disk is full$"):
         measuring.check_machine("mac")
+
+
+def test_whoever_reads_results_tells_which_folders_are_left_out(tmp_path):
+    made = synthetic.History(tmp_path, 2)
+    for number in range(2):
+        made.add(number, {synthetic.SECONDS: {"compiled/float32/two_leaves": 1.0}}, "Ann's Mac Studio")
+    for name in ("mac*", "lost", "mlx/a:b"):
+        (made.results / name).mkdir(parents=True)
+    for name in ("mac*/machine.json", "lost/0123abcd-env.json", "mlx/a:b/releases.jsonl"):
+        (made.results / name).write_text("{}")
+    known = history.read(history.configuration(made.config), made.results)
+    assert set(known.runs["machine"]) == {"Ann's Mac Studio"}
+    for problems in (known.problems, triage.remembered(made.results, None)[1], issue.look(made.results).unread):
+        told = "\n".join(problems)
+        assert "no machine can be called 'mac*'" in told
+        assert "lost: it has results, but no machine.json" in told
+    assert triage.remembered(made.results, "Ann's Mac Studio") == ([], [])
+    assert "no machine can be called 'a:b'" in "\n".join(report_releases.left_out(made.results))
+    assert report_releases.gather(made.results) == []

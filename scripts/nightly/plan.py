@@ -1,5 +1,6 @@
 """Which commits a night measures: the newest, those that were interrupted, then what was missed, the oldest first."""
 
+import glob
 import re
 from collections.abc import Sequence, Set
 from pathlib import Path
@@ -78,7 +79,7 @@ def with_results(results: Path, machine: str, known: Set[str]) -> set[str]:
     """The commits for which there are seconds and controls, though no night measured them; not those `known`."""
     short = {commit[:8] for commit in known}
     found = set()
-    for path in results.glob(f"{machine}/*.json"):
+    for path in (results / machine).glob("*.json"):
         if path.name == history.MACHINE or path.name.partition("-")[0] in short:
             continue
         try:
@@ -111,7 +112,7 @@ def interrupted(lane: str, machine: str, commits: Sequence[str]) -> set[str]:
     """The commits whose run was begun and has no results yet. What is kept of commits that are gone is removed."""
     begun = {journal(lane, machine, commit): commit for commit in commits}
     found = set()
-    for path in FOLDER.glob(f"{named(lane, machine)}-*.jsonl"):
+    for path in FOLDER.glob(f"{glob.escape(named(lane, machine))}-*.jsonl"):
         if path in begun:
             found.add(begun[path])
         else:

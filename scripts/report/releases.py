@@ -5,7 +5,7 @@ import tomllib
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from scripts import exact
+from scripts import exact, machines
 from scripts import upstream_history as known_of
 from scripts.ledger import Entry
 from scripts.upstream_history import Known as History
@@ -57,8 +57,17 @@ def folder(results: Path) -> Path:
 
 def gather(results: Path) -> list[dict[str, Any]]:
     """Everything of every machine that measured releases."""
-    paths = sorted(folder(results).glob(f"*/{known_of.FILE}"))
-    return [of_machine(path.parent.name, path) for path in paths]
+    return [of_machine(path.parent.name, path) for path in files(results) if not machines.why_not(path.parent.name)]
+
+
+def left_out(results: Path) -> list[str]:
+    """Whose releases are not shown, and why, in lines."""
+    refused = [path.parent.name for path in files(results) if machines.why_not(path.parent.name)]
+    return [f"{folder(results)}: {machines.refusal(name)}" for name in refused]
+
+
+def files(results: Path) -> list[Path]:
+    return sorted(folder(results).glob(f"*/{known_of.FILE}"))
 
 
 def of_machine(machine: str, path: Path) -> dict[str, Any]:

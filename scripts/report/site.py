@@ -13,6 +13,7 @@ import pandas as pd
 import vl_convert
 from asv.config import Config
 
+from benchmarks.harness import numbers
 from benchmarks.harness.files import write_whole
 from scripts import command, detect, history
 from scripts.detect import Seen
@@ -130,6 +131,7 @@ def gather(config: Config, results: Path) -> Gathered:
 def build(config: Config, results: Path, html: Path) -> None:
     """Write the report into `html`, beside what asv wrote there. Raises OSError if it cannot be written."""
     gathered = gather(config, results)
+    gathered.problems.extend(releases.left_out(results))
     data, tables = html / "data", html / "tables"
     for folder in (data, tables):  # nothing of an older report stays
         shutil.rmtree(folder, ignore_errors=True)
@@ -162,9 +164,9 @@ def vega() -> str:
 
 
 def provide(folder: Path, name: str, data: Any) -> None:
-    """Data as a script: a page that was opened from a file may load that and nothing else."""
+    """Data as a script, which knows Infinity: a page that was opened from a file may load that and nothing else."""
     path = folder / f"{name}.js"
-    write_whole(path, f"report.provide({json.dumps(name)}, {json.dumps(command.finite(data), allow_nan=False)});\n")
+    write_whole(path, f"report.provide({json.dumps(name)}, {json.dumps(command.present(data))});\n")
 
 
 def bounded(data: Any) -> Any:
@@ -272,9 +274,11 @@ def history_data(config: Config, gathered: Gathered, folder: Path) -> dict[str, 
     for key, ours in timeline.pieces(history.series(known.points, every=True)):
         machine, metric, workload = key
         name = timeline.name(key)
-        text = json.dumps(ours, separators=(",", ":"), allow_nan=False)
+        text = json.dumps(ours, separators=(",", ":"))
         (folder / "series" / f"{name}.js").write_text(f'report.provide("series/{name}", {text});\n')
-        (folder / "series" / f"{name}.json").write_text(text)
+        (folder / "series" / f"{name}.json").write_text(
+            json.dumps(numbers.spoken(ours)) if "Infinity" in text else text
+        )
         (folder / "series" / f"{name}.csv").write_text(timeline.table(ours, runs, known.commits))
         told = {"piece": name, "variants": sorted({one["variant"] for one in ours})}
         index.setdefault(machine, {}).setdefault(metric, {})[workload] = told
@@ -361,6 +365,7 @@ def write_pages(html: Path, shared: dict[str, Any], gathered: Gathered, tables: 
         write_whole(html / f"{name}.html", environment.get_template(f"{name}.html").render(told))
     plain = jinja2.Environment(loader=jinja2.FileSystemLoader(TEMPLATES), trim_blocks=True, lstrip_blocks=True)
     plain.filters["markdown"] = exports.markdown
+    plain.filters["error"] = lambda error: numbers.in_words(error, ".0e")
     summary = plain.get_template("summary.md")
     told = [(one, describe(one), summed(one.cases), one.missing) for one in gathered.newest]
     more = {"news": gathered.news, "shifts": shifts(gathered), "nothing_new": gathered.nothing_new}
