@@ -1,9 +1,10 @@
-"""Where asv keeps its mirror of a repository that is elsewhere, and what it says when that cannot be reached.
+"""How asv uses git: in whose environment, where its mirror of a repository elsewhere is, what it says of errors.
 
 asv's own place is a folder named after the project in the current one, and what git says ends asv with a traceback.
 """
 
-import subprocess
+import re
+import shlex
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,21 @@ from asv import util
 from asv.console import log
 from asv.plugins.git import Git
 
-from scripts import command, lanes, scratch
+from scripts import git, git_environment, lanes, scratch
 
 MIRRORS = Path(".asv")
+PROMISOR = "whole"
+"""What the remote is called, in a checkout, from which it gets what a partial clone lacks."""
+
+BRANCH = re.compile(r"\w(?!.*\.\.)[\w./+-]*")
+"""What may be a branch's name; a range is none."""
+
 warned: set[str] = set()
 
 original_init = Git.__init__
 original_pull = Git.pull
+original_run_git = Git._run_git
+original_get_hashes_from_range = Git.get_hashes_from_range
 
 
 def init(self: Git, url: str, mirror_path: str) -> None:
@@ -43,8 +52,56 @@ def init(self: Git, url: str, mirror_path: str) -> None:
 
 def origin(mirror: Path) -> str:
     """What a mirror was cloned from."""
-    asked = ["git", "-C", str(mirror), "config", "--get", "remote.origin.url"]
-    return subprocess.run(asked, capture_output=True, text=True).stdout.strip()
+    return git.start("config", "--get", "remote.origin.url", where=mirror).stdout.decode(errors="replace").strip()
+
+
+def run_git(self: Git, args: list[str], cwd: Any = True, **kwargs: Any) -> Any:
+    """asv's own `_run_git`, in our environment; of an error that is known the cause and the next step.
+
+    A checkout is a clone that shares its objects with this repository: if that is a partial one, what both lack comes
+    from where it came from.
+    """
+    elsewhere = promisor_settings(self._path) if args[0] in ("clone", "checkout") else {}
+    kwargs["env"] = git_environment.environment(elsewhere)
+    try:
+        return original_run_git(self, args, cwd, **kwargs)
+    except util.ProcessError as error:
+        cause = git.known_cause(str(error.stderr), Path(self._path))
+        if cause:
+            raise util.UserError(cause) from error
+        raise
+
+
+def promisor_settings(path: str) -> dict[str, str]:
+    """The settings with which a clone of the repository at `path` gets what both lack; none unless that is partial."""
+    address = git.promisor(Path(path)) if Git.is_local_repo(path) else ""
+    if not address:
+        return {}
+    remote = {"url": address, "promisor": "true", "partialCloneFilter": "blob:none"}
+    return {f"remote.{PROMISOR}.{name}": value for name, value in remote.items()}
+
+
+def get_hashes_from_range(self: Git, range_spec: str) -> Any:
+    """asv's own `get_hashes_from_range`; a branch that is not there is named, with what helps."""
+    try:
+        return original_get_hashes_from_range(self, range_spec)
+    except util.ProcessError as error:
+        path = Path(self._path)
+        if not BRANCH.fullmatch(range_spec) or git.find_commit(range_spec, path):
+            raise
+        raise util.UserError(without_branch(range_spec, path)) from error
+
+
+def without_branch(branch: str, path: Path) -> str:
+    """That a repository has no such branch, and what makes one, in a line."""
+    there = "here" if path == Path.cwd() else f"in {path}"
+    asked = "git" if path == Path.cwd() else f"git -C {shlex.quote(str(path))}"
+    listed = git.output("for-each-ref", "--format=%(refname:strip=2)", f"refs/remotes/*/{branch}", where=path).split()
+    remotes = git.output("remote", where=path).split()
+    steps = [f"{asked} branch {branch} {one}" for one in listed[:1]]
+    steps = steps or [f"{asked} fetch {remote} {branch}:{branch}" for remote in remotes[:1]]
+    steps += ["name the branch to measure as `branches` in asv.conf.json"]
+    return f"no branch {branch} {there}; {', or '.join(steps)}"
 
 
 def pull(self: Git) -> None:
@@ -61,17 +118,17 @@ def warn_of_changes(clone: str) -> None:
     if clone in warned:
         return
     warned.add(clone)
-    done = subprocess.run(["git", "-C", clone, "status", "--porcelain", "-uno"], capture_output=True, text=True)
-    if done.returncode == 0 and done.stdout.strip():  # a mirror has no working tree
+    has_files = git.output("rev-parse", "--is-inside-work-tree", where=Path(clone)) == "true"  # a mirror has none
+    if has_files and git.changed(where=Path(clone), untracked="no"):
         log.warning(f"{clone} has uncommitted changes, which take no part: what is measured is the commit")
 
 
 def reason(error: Any) -> str:
     """What git gave as the reason, in one line."""
-    lines = [line for line in str(error.stderr or error.stdout or "").splitlines() if line.strip()]
-    fatal = [line for line in lines if line.startswith(("fatal:", "error:"))]
-    return command.one_line((fatal or lines or [str(error)])[0])
+    return git.reason(str(error.stderr or error.stdout or error))
 
 
 Git.__init__ = init
 Git.pull = pull
+Git._run_git = run_git
+Git.get_hashes_from_range = get_hashes_from_range

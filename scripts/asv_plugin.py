@@ -22,7 +22,7 @@ from asv.plugins.virtualenv import Virtualenv
 from asv.results import Results
 
 from benchmarks.harness import cases
-from scripts import asv_below, command, earlier, ledger, scratch  # noqa: F401
+from scripts import asv_below, asv_git, command, earlier, git_environment, ledger, scratch  # noqa: F401
 
 BEGAN = time.time()
 """When this run of asv was started."""
@@ -31,6 +31,8 @@ os.environ.setdefault("SYSTEM_VERSION_COMPAT", "0")
 """A Python that was built with an older SDK says 16.0 on macOS 26 otherwise (cpython#135675), and pip, which asks it,
 takes the wheel for macOS 15. All that is installed is by processes that inherit this.
 """
+
+git_environment.forget_repository()  # neither asv's git nor that of a build means the repository of a hook
 
 CPU_PACKAGE, CUDA_PACKAGE = "mlx-cpu", "mlx-cuda-13"
 

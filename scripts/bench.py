@@ -47,19 +47,19 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     console = command.console()
     commit = git.output("rev-parse", "HEAD")
-    if git.output("status", "--porcelain", "--", "adamw"):
+    if git.changed("adamw"):
         console.print("note: adamw/ has uncommitted changes; what is measured is the commit", markup=False)
     measuring.check_machine(options.machine)
     start = time.perf_counter()
     code = run_asv(options.profile, options.machine, console)
     report = table.Report(table.newest(Path("results"), options.machine, commit))
-    publish(Path("asv.conf.json"))
     table.show(report, command.console(width=command.WIDTH))
-    print(next((line for line in reversed(LOG.read_text().splitlines()) if command.OWN_WORK in line), ""))
-    print(f"report: {HTML / 'index.html'}")
-    print(f"done in {time.perf_counter() - start:.0f} s")
+    print(next((line for line in reversed(LOG.read_text().splitlines()) if command.OWN_WORK in line), ""), flush=True)
     if options.json:
         table.write_json(report, options.json)
+    publish(Path("asv.conf.json"))
+    print(f"report: {HTML / 'index.html'}")
+    print(f"done in {time.perf_counter() - start:.0f} s")
     return 1 if code or report.failures else 0
 
 

@@ -320,8 +320,8 @@ def check_order(good: Side, bad: Side) -> None:
             raise command.UserError(f"{side.name} is no commit; bisect searches between two commits, or two releases")
     if good.commit == bad.commit:
         raise command.UserError(f"{good.name} and {bad.name} are the same commit; name one before the change")
-    if git.output("merge-base", str(good.commit), str(bad.commit)) != good.commit:
-        raise command.UserError(f"{good.name} is no ancestor of {bad.name}; name the older one first")
+    if not git.is_ancestor(str(good.commit), str(bad.commit)):
+        raise command.UserError(f"{good.name} is no ancestor of {bad.name}{git.shallow()}; name the older one first")
 
 
 def described(commits: Sequence[str], found: Found) -> list[str]:
@@ -348,7 +348,7 @@ def called(side: str) -> str:
         return side
     if side.startswith(sides.UPSTREAM):
         return upstream.described(side)
-    return f"{side[:10]} {command.one_line(git.output('show', '--no-patch', '--format=%s', side))[:60]}"
+    return f"{side[:10]} {command.one_line(git.subject(side))[:60]}"
 
 
 if __name__ == "__main__":

@@ -175,11 +175,7 @@ def equal(wanted: list[Match], timed: list[Match]) -> list[str]:
 def uncommitted(pair: tuple[Side, Side]) -> list[str]:
     """A note for those who compare the commit that they are on and have changed it since."""
     commits = [side.commit for side in pair]
-    if (
-        None in commits
-        or git.find_commit("HEAD") not in commits
-        or not git.output("status", "--porcelain", "--", "adamw")
-    ):
+    if None in commits or git.find_commit("HEAD") not in commits or not git.changed("adamw"):
         return []
     return ["note: adamw/ has uncommitted changes, which took no part; . is the working tree"]
 

@@ -46,7 +46,7 @@ def start(
     except FileNotFoundError as error:
         raise command.UserError("git is not installed; install it, commits are read with it") from error
     except subprocess.TimeoutExpired as error:
-        raise NoAnswer(f"git {arguments[0]}: no answer in {seconds:g} s; check the network") from error
+        raise NoAnswer(f"no answer in {seconds:g} s; check the network") from error
 
 
 def output(*arguments: str, where: Path = CURRENT) -> str:

@@ -11,7 +11,6 @@ import os
 import random
 import re
 import stat
-import subprocess
 import sys
 import time
 from collections.abc import Mapping
@@ -76,18 +75,14 @@ class Where(NamedTuple):
 
 def call(*arguments: str, given: bytes = b"", index: Path | None = None, seconds: float | None = None) -> bytes:
     """What git prints. Raises UserError; Unreachable if it takes longer than `seconds`."""
-    environment = os.environ | IDENTITY | {"GIT_TERMINAL_PROMPT": "0"}
-    if index:
-        environment["GIT_INDEX_FILE"] = str(index)
+    more = IDENTITY | {"GIT_TERMINAL_PROMPT": "0"} | ({"GIT_INDEX_FILE": str(index)} if index else {})
     try:
-        done = subprocess.run(
-            ["git", *PLAIN, *arguments], input=given, capture_output=True, env=environment, timeout=seconds
-        )
-    except subprocess.TimeoutExpired as error:
+        done = git.start(*PLAIN, *arguments, given=given, seconds=seconds, more=more)
+    except git.NoAnswer as error:
         raise Unreachable(f"git {arguments[0]}: no answer in {seconds:g} s; check the network") from error
     if done.returncode:
-        told = done.stderr.decode(errors="replace").strip().splitlines() or ["no reason given"]
-        raise command.UserError(command.one_line(f"git {arguments[0]}: {told[-1]}"))
+        told = done.stderr.decode(errors="replace")
+        raise command.UserError(git.known_cause(told) or f"git {arguments[0]}: {git.reason(told)}")
     return done.stdout
 
 

@@ -46,7 +46,7 @@ def of_tag(tag: str) -> str | None:
 
 def of_commit(clone: str, commit: str) -> str | None:
     """The release that `commit` is in the `clone` of MLX; None if it is none."""
-    names = git.output("tag", "--points-at", commit, where=Path(clone)).split()
+    names = git.tags_at(commit, where=Path(clone))
     return next(filter(None, map(of_tag, names)), None)
 
 
@@ -134,8 +134,7 @@ def between(side: str, other: str) -> list[str]:
 def described(side: str) -> str:
     """The hash of a side's commit and the first line of its message: somebody's text, made printable and short."""
     repo, commit = commit_of(side)
-    subject = git.output("show", "--no-patch", "--format=%s", commit, where=Path(repo._path))
-    return f"{commit[:10]} of MLX {command.one_line(subject)[:60]}"
+    return f"{commit[:10]} of MLX {command.one_line(git.subject(commit, where=Path(repo._path)))[:60]}"
 
 
 def release_commits(config: Config) -> dict[str, str]:

@@ -12,6 +12,7 @@ import psutil
 
 from benchmarks.harness.host import commands
 from scripts import machines, setup
+from scripts.doctor import repository
 from scripts.doctor.finding import Finding, Look, text_of
 from scripts.nightly import preflight
 from scripts.nightly.settings import Settings

@@ -125,8 +125,7 @@ def clock(check: Check) -> Finding:
         if beside is None:
             return Finding(None, f"clock unknown: {check.url} does not answer")
         return Finding(abs(beside) <= limit, f"the clock is {beside:+.0f} s beside that of {check.url}")
-    newest = int(git.output("log", "-1", "--format=%ct", "HEAD"))
-    behind = newest - time.time()
+    behind = git.committed_at("HEAD") - time.time()
     if behind > limit:
         return Finding(False, f"the clock is {behind / 3600:.1f} h behind the newest commit")
     return Finding(True, "the clock is not behind the newest commit")
