@@ -139,7 +139,7 @@ def look(results: Path) -> Seen:
         raise command.UserError(f"no results below {results}; name another --results")
     known: list[Known] = []
     of_mlx: set[str] = set()
-    unread = [line for _, left_out in below for line in left_out]
+    unread: list[str] = []
     for folder in folders:
         found, problems = alerts.read(folder.parent, folder.name)
         known += found
@@ -149,6 +149,7 @@ def look(results: Path) -> Seen:
             unread.append(problems[0] + f" (and {len(problems) - 1} more lines)" * (len(problems) > 1))
     if unread and not known:
         raise command.UserError(f"no alert can be read, the issue stays as it is: {command.one_line(unread[0])}")
+    unread += [line for _, left_out in below for line in left_out]
     slower = [one for one in known if one.state == alerts.CONFIRMED and one.worse]
     slower.sort(key=lambda one: (-(change(one) or 0.0), one.name))
     benchmarks, _ = history.known_benchmarks(results / history.BENCHMARKS)  # without it figures have no units
