@@ -1,4 +1,8 @@
-"""Shared by the tests: the counter of traces must be installed before any variant is imported."""
+"""Shared by the tests: the counter of traces must be installed before any variant is imported.
+
+No test may meet another repository than its own, nor what the user has git do otherwise: both are out of the environment
+before anything else.
+"""
 
 import os
 from pathlib import Path
@@ -7,6 +11,10 @@ import pytest
 from filelock import FileLock
 
 import benchmarks.harness.step  # noqa: F401
+from scripts import git_environment
+
+git_environment.forget_repository()
+os.environ |= {"GIT_CONFIG_GLOBAL": str(Path(__file__).with_name("gitconfig")), "GIT_CONFIG_NOSYSTEM": "1"}
 
 
 @pytest.fixture
