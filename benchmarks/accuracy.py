@@ -1,6 +1,6 @@
 """How far a variant's result is from AdamW in float64: a fast wrong answer is not fast."""
 
-from benchmarks.harness import cases, run
+from benchmarks.harness import cases, numbers, run
 from benchmarks.harness.suite import Suite, unit
 
 
@@ -12,7 +12,7 @@ class Accuracy(Suite):
     @unit("relative error")
     def track_error(self, begun, case):
         """The largest relative error of w, m and v after three steps."""
-        return shown(self.measurement.error)
+        return numbers.in_asv(self.measurement.error)
 
 
 class LongRun(Suite):
@@ -29,41 +29,36 @@ class LongRun(Suite):
     @unit("error of the way")
     def track_after_1(self, begun, case):
         """|w - w_reference| / |w_reference - w_start| after one step. 1 is as wrong as not to move."""
-        return shown(self.accuracy.after_1)
+        return numbers.in_asv(self.accuracy.after_1)
 
     @unit("error of the way")
     def track_after_100(self, begun, case):
-        return shown(self.accuracy.after_100)
+        return numbers.in_asv(self.accuracy.after_100)
 
     @unit("error of the way")
     def track_after_2000(self, begun, case):
-        return shown(self.accuracy.after_2000)
+        return numbers.in_asv(self.accuracy.after_2000)
 
     @unit("relative error")
     def track_v_after_2000(self, begun, case):
-        return shown(self.accuracy.v_after_2000)
+        return numbers.in_asv(self.accuracy.v_after_2000)
 
     @unit("relative error")
     def track_v_decay(self, begun, case):
         """Of v, after one step and 500 more with zero gradients."""
-        return shown(self.accuracy.v_decay)
+        return numbers.in_asv(self.accuracy.v_decay)
 
     @unit("error of the way")
     def track_zero_gradients(self, begun, case):
         """After 100 steps without gradients: only the weight decay moves the parameters."""
-        return shown(self.accuracy.zero_gradients)
+        return numbers.in_asv(self.accuracy.zero_gradients)
 
     @unit("error of the way")
     def track_tiny_gradients(self, begun, case):
         """After 100 steps with gradients of 1e-6."""
-        return shown(self.accuracy.tiny_gradients)
+        return numbers.in_asv(self.accuracy.tiny_gradients)
 
     @unit("cross entropy")
     def track_digits_loss(self, begun, case):
         """The loss with which a small network ends that is trained on scikit-learn's digits."""
-        return shown(self.accuracy.loss)
-
-
-def shown(error):
-    """Three digits. What is not finite becomes 1e9: asv's files and pages know no infinity."""
-    return float(f"{min(error, 1e9):.3g}")
+        return numbers.in_asv(self.accuracy.loss)

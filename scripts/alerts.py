@@ -9,6 +9,7 @@ import itertools
 import json
 import math
 import re
+import sys
 from collections.abc import Container, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -97,9 +98,10 @@ def of_series(known: Mapping[Key, Value], key: Key) -> Value | None:
 
 def farther(one: tuple[float, float], other: tuple[float, float]) -> float:
     """How many times as far it is from the one level to the other; as ratios, unless one of them is none."""
-    if min(*one, *other) > 0:
-        one, other = (math.log(one[0]), math.log(one[1])), (math.log(other[0]), math.log(other[1]))
-    far, near = abs(one[1] - one[0]), abs(other[1] - other[0])
+    (start, end), (first, last) = ([min(level, sys.float_info.max) for level in levels] for levels in (one, other))
+    if min(start, end, first, last) > 0:
+        start, end, first, last = map(math.log, (start, end, first, last))
+    far, near = abs(end - start), abs(last - first)
     return far / near if near else math.inf
 
 
@@ -183,7 +185,7 @@ def levels(series: Sequence[Any]) -> dict[Key, tuple[float, float]]:
     for environment, metric, case, before, after in series:
         key = command.one_line(environment), command.one_line(metric), command.one_line(case)
         found[key] = float(before), float(after)
-    if not all(math.isfinite(level) for pair in found.values() for level in pair):
+    if any(math.isnan(level) or level == -math.inf for pair in found.values() for level in pair):
         raise ValueError(series)
     return found
 

@@ -19,7 +19,9 @@ import psutil
 from rich.console import Console
 from rich.text import Text
 
+from benchmarks.harness import numbers
 from benchmarks.harness.files import write_whole
+from scripts import git_environment
 
 PARENT = "ADAMW_BENCH_PARENT"
 """The environment variable that tells a command, or asv, which process it must not outlive."""
@@ -60,6 +62,7 @@ def run(main: Callable[[], int]) -> int:
     for name in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(name, lambda number, frame: sys.exit(128 + number))
     end_with_parent()
+    git_environment.forget_repository()
     try:
         return main()
     except UserError as error:
@@ -162,14 +165,19 @@ def one_line(text: str) -> str:
 
 
 def write_json(path: Path, data: Any) -> None:
-    """Write `data`; null in place of a number that is not finite, which JSON does not know."""
+    """Write `data`: an infinity, which JSON does not know, as the string "Infinity", and what is missing as null."""
     write_whole(path, json.dumps(finite(data), indent=2, allow_nan=False) + "\n")
 
 
 def finite(data: Any) -> Any:
-    """`data` with None in place of infinities and NaN."""
+    """`data` as JSON can have it: None in place of NaN, which is what a frame has where a figure is missing."""
+    return numbers.spoken(present(data))
+
+
+def present(data: Any) -> Any:
+    """`data` with None in place of NaN."""
     if isinstance(data, dict):
-        return {key: finite(value) for key, value in data.items()}
+        return {key: present(value) for key, value in data.items()}
     if isinstance(data, (list, tuple)):
-        return [finite(value) for value in data]
-    return None if isinstance(data, float) and not math.isfinite(data) else data
+        return [present(value) for value in data]
+    return None if isinstance(data, float) and math.isnan(data) else data

@@ -19,6 +19,7 @@ from asv.repo import NoSuchNameError, get_repo
 from asv.results import Results
 from numpy.typing import NDArray
 
+from benchmarks.harness import numbers
 from scripts import asv_git, command, earlier, machines  # noqa: F401
 
 BENCHMARKS, MACHINE = "benchmarks.json", "machine.json"
@@ -35,6 +36,9 @@ FEW = 3
 
 ABOUT = ("machine", "commit", "position", "measured", "path")
 """What a run has beside the machine's facts and the pins."""
+
+ERRORS = "accuracy."
+"""How the metrics begin whose figures may be infinite."""
 
 OTHER_VERSION = "another version than the suite has now"
 
@@ -190,6 +194,8 @@ def branch_commits(config: Config) -> tuple[list[str], list[str]]:
         repo = get_repo(config)
         branch, *others = config.branches
         found = repo.get_hashes_from_range(repo.get_branch_name(branch))
+    except util.UserError as error:  # it says what helps
+        raise command.UserError(command.one_line(f"{config.repo}: {error}")) from error
     except (*MALFORMED, util.ProcessError, NoSuchNameError) as error:
         raise command.UserError(command.one_line(f"{config.repo}: {error}").rstrip(".") + FROM_THE_ROOT) from error
     left_out = [command.one_line(f"branch {other}: only {branch} is searched") for other in others]
@@ -253,13 +259,14 @@ def values(result: Results, benchmarks: dict[str, dict[str, Any]]) -> tuple[list
             if parameters is None:
                 raise Unreadable("it has no parameters")
             cases = [", ".join(map(plain, one)) for one in itertools.product(*parameters)]
-            numbers = [number(value) for value in ([None] * len(cases) if told is None else told)]
-            if len(numbers) != len(cases):
-                raise Unreadable(f"{len(numbers)} values of {len(cases)} case{'s' * (len(cases) != 1)}")
+            measured = [number(value) for value in ([None] * len(cases) if told is None else told)]
+            if len(measured) != len(cases):
+                raise Unreadable(f"{len(measured)} values of {len(cases)} case{'s' * (len(cases) != 1)}")
             within = intervals(result, metric, len(cases))
-            for case, one, (low, high) in zip(cases, numbers, within, strict=True):
+            for case, one, (low, high) in zip(cases, measured, within, strict=True):
                 if one is not None:
-                    found.append(Value(name, case, one, low, high))
+                    value = numbers.from_asv(one) if metric.startswith(ERRORS) else one
+                    found.append(Value(name, case, value, low, high))
         except MALFORMED as error:
             wrong.append(f"{name}: {error}")
     if older:
@@ -281,12 +288,15 @@ def limit(stats: Any, name: str) -> float:
 
 
 def number(value: Any) -> float | None:
-    """A value that was measured; None of one that failed or was skipped. Raises ValueError if it is neither."""
+    """A value that was measured, which may be infinite; None of one that failed (null) or was skipped (NaN).
+
+    Raises ValueError if it is neither.
+    """
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ValueError(f"{str(value)[:40]!r} is no number")
-    return float(value) if math.isfinite(value) else None
+    return None if math.isnan(value) else float(value)
 
 
 @lru_cache(2**16)  # every file of a long history has the same ones

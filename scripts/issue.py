@@ -7,6 +7,7 @@ from GH_TOKEN.
 
 import argparse
 import json
+import math
 import os
 import re
 import subprocess
@@ -306,7 +307,7 @@ def clearest(one: Known) -> alerts.Key | None:
 def change(one: Known) -> float | None:
     """How much more the clearest member is than before; None if it was nothing, or is no ratio."""
     before, after = one.levels[key] if (key := clearest(one)) else (0.0, 0.0)
-    return after / before - 1 if min(before, after) > 0 else None
+    return after / before - 1 if min(before, after) > 0 and math.isfinite(before + after) else None
 
 
 def commit(name: str, repository: str) -> str:

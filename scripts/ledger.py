@@ -1,8 +1,8 @@
 """Ledgers kept beside asv's result files: merged run by run, read case by case."""
 
-import json
 from pathlib import Path
 
+from benchmarks.harness import numbers
 from benchmarks.harness.files import write_whole
 from benchmarks.harness.ledger import BEGAN, BEGINS, MARKS, VARIABLE, Entry, read
 
@@ -94,5 +94,5 @@ def merge(path: Path, run: list[Entry]) -> list[Entry]:
     old = read(path)
     new = {(entry["what"] in BEGINS, entry.get("case")) for entry in run}
     kept = [entry for entry in old if (entry["what"] in BEGINS, entry.get("case")) not in new]
-    write_whole(path, "".join(json.dumps(entry) + "\n" for entry in kept + run), durable=True)
+    write_whole(path, "".join(numbers.line(entry) + "\n" for entry in kept + run), durable=True)
     return [entry for entry in old if entry not in kept and entry not in run]

@@ -1,10 +1,12 @@
 """What the history makes one suspect: the steps of every series, in words, and those of one cause together."""
 
+import math
 from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
 
+from benchmarks.harness import numbers
 from scripts import changes
 from scripts.changes import Change
 from scripts.history import History, Series, series
@@ -53,8 +55,8 @@ class Suspicion(NamedTuple):
     @property
     def size(self) -> str:
         """How far, with its interval; of what has no noise the figures themselves."""
-        if self.exact or min(self.before, self.after) <= 0:
-            return f"{self.after:.6g}, was {self.before:.6g}"
+        if self.exact or min(self.before, self.after) <= 0 or not math.isfinite(self.before + self.after):
+            return f"{numbers.in_words(self.after, '.6g')}, was {numbers.in_words(self.before, '.6g')}"
         low, high = (np.expm1(limit) for limit in self.change.interval)
         return f"{np.expm1(self.change.size):+.1%} ({low:+.1%} to {high:+.1%})"
 
@@ -121,9 +123,11 @@ def suspicion(one: Series, unit: str, step: Change, start: int, end: int) -> Sus
 
 
 def logs(values: changes.Values) -> changes.Values:
-    """Of the values; one that is zero or less counts as half of the smallest that is not."""
-    above = values[values > 0]
-    return np.log(np.maximum(values, above.min() / 2)) if len(above) else np.zeros(len(values))
+    """Of the values; zero or less counts as half of the smallest above, infinity as twice the largest below."""
+    some = values[(values > 0) & np.isfinite(values)]
+    if not len(some):
+        return np.where(values > 0, 1.0, 0.0)
+    return np.log(np.clip(values, some.min() / 2, some.max() * 2))
 
 
 def exact(one: Series) -> list[Change]:
@@ -131,7 +135,7 @@ def exact(one: Series) -> list[Change]:
     scale = logs(one.values)
     return [
         Change(int(first), int(first), int(first), float(scale[first] - scale[first - 1]), 0.0, 0.0)
-        for first in np.flatnonzero(np.diff(one.values)) + 1
+        for first in np.flatnonzero(one.values[1:] != one.values[:-1]) + 1
     ]
 
 

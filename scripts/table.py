@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from rich.console import Console
 from rich.table import Table
@@ -24,6 +25,8 @@ NOTES = {
     "cache": "cache-resident, the tree fits the last-level cache or beats the ceiling: not memory's speed",
     "busy": "another process held the core; the share that was left",
 }
+
+NOT_FINITE = "inf: an error that is not finite; values overflowed, as half precision does"
 
 OPTIONAL = {"long_run_error": "2000\nsteps", "joules": "J a\nstep", "dram_ratio": "DRAM/\nideal"}
 """Figures that only some runs have, and their headings: a column is there where one case has the figure."""
@@ -169,6 +172,8 @@ def show(report: Report, console: Console) -> None:
     for word, meaning in NOTES.items():
         if word in notes:
             console.print(f"{word}: {meaning}", markup=False, highlight=False)
+    if report.cases and np.isinf(report.frame()[["error", "long_run_error"]].astype(float)).any(axis=None):
+        console.print(NOT_FINITE, markup=False, highlight=False)
     for message in report.failures.values():
         console.print(f"FAILED {message[:500]}", markup=False, highlight=False, style="red")
 

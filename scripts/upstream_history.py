@@ -9,7 +9,6 @@ adamw or of Python must not look like one of MLX. Besides these, by `what`:
 """
 
 import itertools
-import json
 import math
 import platform
 import statistics
@@ -19,11 +18,11 @@ from typing import NamedTuple
 
 from packaging.version import Version
 
-from benchmarks.harness import cases, resume
+from benchmarks.harness import cases, numbers, resume
 from benchmarks.harness.counters import Counters
 from benchmarks.harness.files import append_line
 from benchmarks.harness.measurement import Measurement
-from scripts import command, exact, ledger, upstream, verdict
+from scripts import exact, ledger, upstream, verdict
 from scripts.exact import Change
 from scripts.history import MALFORMED
 from scripts.ledger import Entry
@@ -64,7 +63,7 @@ def add(path: Path, release: str, entries: Sequence[Entry]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     about = {"release": release, "taken": taken()}
     if entries:
-        append_line(path, "\n".join(json.dumps(about | command.finite(entry)) for entry in entries))
+        append_line(path, "\n".join(numbers.line(about | entry) for entry in entries))
 
 
 def read(path: Path, by: str | None = None) -> Known:
@@ -92,15 +91,15 @@ def take(known: Known, release: str, entry: Entry) -> None:
     match entry["what"]:
         case "case":
             name, measured = str(entry["case"]), Measurement.from_dict(entry["measurement"])
-            figures = [measured.error, measured.memory.peak, entry["resident_bytes"], *measured.step.seconds]
-            if not all(map(math.isfinite, figures)) or not measured.step.seconds:
+            figures = [measured.memory.peak, entry["resident_bytes"], *measured.step.seconds]
+            if not all(map(math.isfinite, figures)) or not measured.step.seconds or not measured.error >= 0:
                 raise ValueError(f"{name}: a figure is none")
             count(known, release, name, measured.work)
             known.measured.setdefault(release, {}).setdefault(name, []).append(entry)
         case "counted":
             count(known, release, str(entry["case"]), Counters(**entry["work"]))
         case "accuracy":
-            known.long_run.setdefault(release, {})[str(entry["case"])] = float(entry["accuracy"]["after_2000"])
+            known.long_run.setdefault(release, {})[str(entry["case"])] = overflowed(entry["accuracy"]["after_2000"])
         case "machine":
             known.machine[release] = entry
         case "compared":
@@ -113,6 +112,11 @@ def take(known: Known, release: str, entry: Entry) -> None:
             known.failed.setdefault(release, set()).add(str(entry["case"]))
         case "absent":
             known.absent[release] = str(entry["why"])
+
+
+def overflowed(error: float | None) -> float:
+    """The error of a long run; infinite where an older line has null in its place."""
+    return math.inf if error is None else float(error)
 
 
 def count(known: Known, release: str, name: str, work: Counters) -> None:

@@ -18,6 +18,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from benchmarks.harness import numbers
 from benchmarks.harness.files import append_line, write_whole
 
 VARIABLE = "ADAMW_BENCH_LEDGER"
@@ -41,7 +42,7 @@ def append(entry: Entry) -> None:
     """Add `entry` to the run's ledger, with the commit and environment that asv is measuring."""
     path = os.environ.get(VARIABLE)
     if path:
-        append_line(Path(path), json.dumps(where() | {"time": time.time()} | entry))
+        append_line(Path(path), numbers.line(where() | {"time": time.time()} | entry))
 
 
 def where() -> dict[str, str | None]:
@@ -62,9 +63,9 @@ def read(path: Path) -> list[Entry]:
             entries.append(json.loads(line))
         except ValueError:
             continue
-    return [entry for entry in entries if isinstance(entry, dict) and "what" in entry]
+    return [numbers.heard(entry) for entry in entries if isinstance(entry, dict) and "what" in entry]
 
 
 def forget(path: Path, entries: list[Entry]) -> None:
     """Take `entries` out of the ledger."""
-    write_whole(path, "".join(json.dumps(one) + "\n" for one in read(path) if one not in entries))
+    write_whole(path, "".join(numbers.line(one) + "\n" for one in read(path) if one not in entries))

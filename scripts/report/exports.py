@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import anybadge
+import numpy as np
 import pandas as pd
 from asv import feed
 
@@ -25,12 +26,16 @@ FEED, BADGE, SUMMARY = "alerts.xml", "badge", "summary.md"
 
 
 def write_table(folder: Path, name: str, frame: pd.DataFrame) -> None:
-    """`name`.csv and `name`.json: an object a row."""
+    """`name`.csv and `name`.json: an object a row. An infinity is inf in the one, "Infinity" in the other."""
     guarded = frame.copy()
     for column in guarded.select_dtypes(include=["object", "string", "category"]):
         guarded[column] = guarded[column].map(lambda cell: inert(cell) if isinstance(cell, str) else cell)
     guarded.to_csv(folder / f"{name}.csv", index=False)
-    frame.to_json(folder / f"{name}.json", orient="records", double_precision=15)
+    infinite = [column for column in frame.select_dtypes("number") if np.isinf(frame[column]).any()]
+    spoken = frame.astype(dict.fromkeys(infinite, object)).replace(
+        {column: {np.inf: "Infinity"} for column in infinite}
+    )
+    spoken.to_json(folder / f"{name}.json", orient="records", double_precision=15)
 
 
 def inert(cell: str) -> str:

@@ -1,6 +1,7 @@
 """What was measured last on every machine: a row a case, and what is missing."""
 
 import itertools
+import math
 import statistics
 from contextlib import suppress
 from pathlib import Path
@@ -16,16 +17,24 @@ from scripts import command, history, ledger, table
 from scripts.history import MALFORMED, History, Unreadable
 from scripts.report import attribution, intensity
 
-SECONDS = "step.Step.track_seconds"
-"""The metric that says which cases a run was to measure, and how long their steps took."""
+SECONDS = ("step.Step.track_seconds", "scaling.Scaling.track_seconds")
+"""The metrics that say which cases a run was to measure, and how long their steps took."""
+
+LONG_RUN = "accuracy.LongRun.track_after_2000"
+"""The metric that says which variants and precisions were to take the long run."""
 
 FAILED, SKIPPED = "failed", "skipped"
+
+SHOWS = "asv run --show-stderr says why"
 
 NO_LEDGER = "no ledger lies beside asv's results: no bandwidth, memory or error is known"
 UNREADABLE = "what lies beside asv's results does not say what was measured on: only asv's own figures are shown"
 
 TEXTS = ("case", "variant", "precision", "tree", "ceiling", "notes")
 """Of a row; the rest are figures."""
+
+ERRORS = ("error", "long_run_error")
+"""Figures that are infinite where half precision has overflowed."""
 
 
 class Newest(NamedTuple):
@@ -97,9 +106,12 @@ def checked(host: dict[str, Any]) -> dict[str, Any]:
 
 
 def figures(told: dict[str, Any]) -> dict[str, Any]:
-    """A row whose figures are numbers. Raises Unreadable."""
+    """A row whose figures are numbers, of which only errors may be infinite. Raises Unreadable."""
     for name, value in told.items():
-        if name not in TEXTS and value is not None and history.number(value) is None:
+        if name in TEXTS or value is None:
+            continue
+        known = history.number(value)
+        if known is None or (math.isinf(known) and name not in ERRORS):
             raise Unreadable(f"{name} is no number")
     return told
 
@@ -114,7 +126,7 @@ def named(case: str) -> dict[str, str]:
 def bare(known: History, run: dict[str, Any]) -> list[dict[str, Any]]:
     """What asv alone has of a run: the seconds."""
     points = known.points
-    ours = points[(known.runs["path"].to_numpy()[points["run"]] == run["path"]) & (points["metric"] == SECONDS)]
+    ours = points[(known.runs["path"].to_numpy()[points["run"]] == run["path"]) & (points["metric"].isin(SECONDS))]
     told = zip(ours["case"], ours["value"], strict=True)
     return [named(str(case)) | {"milliseconds": value * 1e3, "notes": "asv alone"} for case, value in told]
 
@@ -184,24 +196,29 @@ def missing(path: Path, failures: dict[str, str], host: dict[str, Any]) -> list[
 
 
 def unmeasured(result: Results) -> dict[str, str]:
-    """The cases without seconds in asv's results: null of one that failed, NaN of one that was skipped."""
-    if SECONDS not in result._results:
-        return {}
-    told, parameters = result._results[SECONDS], result.get_result_params(SECONDS)
-    names = ["/".join(map(history.plain, one)) for one in itertools.product(*parameters)]
-    values = [None] * len(names) if told is None else told
-    return {
-        name: FAILED if value is None else SKIPPED
-        for name, value in zip(names, values, strict=True)
-        if history.number(value) is None
-    }
+    """The cases without a figure in asv's results: null of one that failed, NaN of one that was skipped."""
+    found = {}
+    for metric in (*SECONDS, LONG_RUN):
+        if metric not in result._results:
+            continue
+        told, parameters = result._results[metric], result.get_result_params(metric)
+        names = ["/".join(map(history.plain, one)) for one in itertools.product(*parameters)]
+        values = [None] * len(names) if told is None else told
+        found |= {
+            name: FAILED if value is None else SKIPPED
+            for name, value in zip(names, values, strict=True)
+            if history.number(value) is None
+        }
+    return found
 
 
 def reason(case: str, state: str, memory: int | None) -> str:
     """Why a case has no figure, as far as its name and the machine tell."""
     if state == FAILED:
-        return "asv has no reason; asv run --show-stderr prints it"
+        return f"asv has no reason; {SHOWS}"
     variant, _, workload = case.partition("/")
+    if "/" not in workload:
+        return f"the long run of this variant cannot be taken there; {SHOWS}"
     try:
         about = cases.case(variant, workload, [variant])
     except ValueError:
@@ -210,4 +227,4 @@ def reason(case: str, state: str, memory: int | None) -> str:
         return "only the profile full has it"
     if memory and about.needed_bytes > memory:
         return f"it needs {about.needed_bytes / 1e9:.1f} GB of memory, the machine has {memory / 1e9:.1f} GB"
-    return "not in the run's profile, or it did not fit, or cannot run there; asv run --show-stderr says which"
+    return f"not in the run's profile, or it did not fit, or cannot run there; {SHOWS}"

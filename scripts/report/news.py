@@ -3,6 +3,7 @@
 from datetime import UTC, datetime
 from typing import Any
 
+from benchmarks.harness import numbers
 from scripts import alerts, detect, recall
 from scripts.detect import Seen
 from scripts.recall import Listed
@@ -67,7 +68,7 @@ def line(step: Suspicion) -> str:
 def written(value: float, unit: str) -> str:
     """A level as people read it."""
     scale, name = SCALES.get(unit, (1.0, unit))
-    return f"{value * scale:.4g} {name}".strip()
+    return f"{numbers.in_words(value * scale, '.4g')} {name}".strip()
 
 
 def first_seen(one: Listed, seen: Seen) -> str:

@@ -4,16 +4,16 @@ import hashlib
 import itertools
 import json
 import math
-import subprocess
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from asv.config import Config
 from asv.repo import get_repo
 from numpy.typing import NDArray
 
-from scripts import command, history
+from scripts import command, git, history
 from scripts.history import ABOUT, MACHINE_KEYS, History, Series
 from scripts.report import exports
 
@@ -93,7 +93,7 @@ def rounded(values: NDArray[Any]) -> list[float | None]:
 
 
 def significant(value: float) -> float | None:
-    if not math.isfinite(value):
+    if math.isnan(value):
         return None
     return int(value) if value.is_integer() else float(f"{value:.{DIGITS}g}")
 
@@ -124,15 +124,11 @@ def commits(config: Config, hashes: Iterable[str]) -> list[dict[str, str]]:
     """Hash, date and subject of every commit, in the order of `hashes`."""
     told: dict[str, tuple[str, str]] = {}
     try:
-        log = subprocess.run(
-            ["git", "-C", get_repo(config)._path, "log", "--all", "--format=%H%x00%cI%x00%s"],
-            capture_output=True,
-            check=True,
-        ).stdout.decode(errors="replace")
-    except (subprocess.CalledProcessError, OSError):
-        log = ""
-    for line in log.splitlines():
-        commit, _, rest = line.partition("\0")
+        listed = git.output("rev-list", "--all", "--format=%H%x00%cI%x00%s", where=Path(get_repo(config)._path))
+    except command.UserError:
+        listed = ""
+    for line in listed.split("\n"):
+        commit, _, rest = line.partition("\0")  # before each is a line `commit HASH`
         date, _, subject = rest.partition("\0")
         told[commit] = date, command.one_line(subject)
     return [{"hash": one, "date": told.get(one, ("", ""))[0], "subject": told.get(one, ("", ""))[1]} for one in hashes]

@@ -63,7 +63,7 @@ const pages = {
     const { data, one, cases } = await machine();
     news(data);
     about(one);
-    const inTree = (row) => !row.tree.startsWith("leaf_");
+    const inTree = (row) => row.tree && !row.tree.startsWith("leaf_");
     const missing = one ? objects(one.missing) : [];
     const best = fastest(cases);
     const rows = [...cases, ...missing].filter(inTree).map((row) => ({
@@ -178,7 +178,7 @@ const pages = {
     table("bytes", "Bytes", [["case", "case"], ["resident_bytes", "ideal", "exact"],
       ...kinds.map(([name, kind]) => [name, kind, "exact"]), ["peak_ratio", "peak/ideal", "number"]], here, historyLink);
     const tree = here[0]?.tree;
-    const same = cases.filter((row) => row.tree === tree && row.error > 0);
+    const same = cases.filter((row) => row.tree === tree && typeof row.error === "number");
     await draw("accuracy", "accuracy", { rows: same }, NOTHING, `${tree} on ${one?.machine}`);
     table("errors", `Error and speed on ${tree ?? "no tree"}`, columnsOf(same), same, historyLink);
   },

@@ -120,7 +120,9 @@ const report = (() => {
       columns.forEach(([key, , how = "text"], number) => {
         const value = row[key], empty = value === null || value === undefined || value === "";
         const cell = element(number ? "td" : "th", null, number ? {} : { scope: "row" });
-        const text = empty ? "" : typeof value === "number" || how === "commit" ? written[how](value) : String(value);
+        const endless = value === Infinity; // half precision that has overflowed
+        const text = empty ? "" : endless ? "not finite"
+          : typeof value === "number" || how === "commit" ? written[how](value) : String(value);
         const address = how === "commit" ? commitLink(value) : number ? null : link?.(row);
         if (typeof value === "number") cell.className = "number";
         cell.append(address && text ? element("a", text, { href: address }) : text);
@@ -155,15 +157,40 @@ const report = (() => {
     };
   }
 
+  // No axis has a place for what is not finite, nor a logarithmic one for zero: beneath the chart it is said which rows
+  // that is, and they stand in the table.
+  const UP = { accuracy: "error", history: "value", history_by_date: "value", releases: "value" };
+  const LOGARITHMIC = ["accuracy"];
+
+  function notDrawn(name, row) {
+    const value = row[UP[name]];
+    if (value === Infinity) return "Not finite, and so not drawn";
+    return value === 0 && LOGARITHMIC.includes(name) ? "Exactly zero, and so not drawn" : null;
+  }
+
+  function leftOut(name, rows) {
+    return distinct(rows.map((row) => notDrawn(name, row))).map((why) => {
+      const names = distinct(rows.filter((row) => notDrawn(name, row) === why).map((row) => row.case ?? row.line));
+      const more = names.length > 5 ? ` and ${names.length - 5} more` : "";
+      return element("p", `${why}: ${names.slice(0, 5).join(", ")}${more}.`, { class: "notice" });
+    });
+  }
+
+  const distinct = (values) => [...new Set(values)];
+
   // A figure has a chart for every panel: its heading, and its rows with what is drawn beside them.
-  async function panels(id, name, drawn, nothing) {
+  async function panels(id, name, given, nothing) {
     const figure = document.getElementById(id), frame = element("div", null, { class: "charts" });
+    const drawn = given.map(([heading, datasets]) =>
+      [heading, { ...datasets, rows: datasets.rows.filter((row) => !notDrawn(name, row)) }]);
+    const others = given.flatMap(([, datasets]) => datasets.rows.filter((row) => notDrawn(name, row)));
     const old = figure.querySelector(".charts");
     const some = drawn.filter(([, datasets]) => datasets.rows.length);
     for (const place of old?.children ?? []) place.view?.finalize();
     old ? old.replaceWith(frame) : figure.prepend(frame);
     if (!some.length) frame.append(element("p", nothing, { class: "notice" }));
     for (const [heading, datasets] of some) await paint(figure, frame, heading, name, datasets);
+    frame.append(...leftOut(name, others));
     figure.dataset.drawn = some.length ? name : "";
   }
 
