@@ -1,7 +1,13 @@
 """Recommend an AdamW for a model: measure every variant here, on the model's shapes and dtypes.
 
-Of a safetensors file only the header is read. Every tensor of floating-point numbers counts as
-trained.
+A model is its safetensors files, all of them: named, or followed to from their index or folder.
+What is a part of a model, quantized, or of another format is refused.
+
+Of a file only the header is read, and a few bytes of embeddings and heads. Every tensor of
+floating-point numbers counts as trained but what its name tells is no weight: running statistics,
+masks, positions, frequencies, an optimizer's state; a head that has its embedding's data again;
+the model beside an adapter. What is left out is said by name, and what is counted although it may
+not be trained; --without leaves that out too.
 """
 
 import argparse
@@ -47,7 +53,8 @@ SHORTEST = 1.0
 
 EPILOG = """examples:
   python -m scripts.advise model.safetensors
-  python -m scripts.advise model-*.safetensors --memory-limit 16 --seconds 300
+  python -m scripts.advise model.safetensors.index.json --memory-limit 16 --seconds 300
+  python -m scripts.advise path/of/a/downloaded/model --without 'lm_head|^vision_tower'
   python -m scripts.advise gpt2 --dtype bfloat16        a tree of benchmarks/harness/trees.py
 
 exit codes: 0 recommended, 1 nothing can be recommended, 2 error, 130 interrupted
@@ -105,6 +112,7 @@ def attempt(case: ModelCase, options: argparse.Namespace, share: float, left: fl
         case.precision_name,
         options.sources,
         options.dtype,
+        options.without,
         case.bias_correction,
         time.time() + SAMPLED * share,
     )
@@ -288,13 +296,17 @@ def positive(text: str) -> float:
 def parser() -> argparse.ArgumentParser:
     parser = command.parser(__doc__, EPILOG)
     parser.add_argument(
-        "sources", metavar="FILE|TREE", nargs="+", help="the safetensors files of one model, or the name of a tree"
+        "sources",
+        metavar="FILE|FOLDER|TREE",
+        nargs="+",
+        help="the safetensors files of one model, their index, or their folder; or the name of a tree",
     )
     parser.add_argument(
         "--dtype",
         choices=list(dict.fromkeys(precision.parameter for precision in cases.PRECISIONS.values())),
         help="of all parameters and gradients; default: the file's, float32 for a tree",
     )
+    parser.add_argument("--without", metavar="REGEX", help="leave out the tensors whose name it finds")
     parser.add_argument(
         "--bias-correction", action="store_true", help="with bias correction; upstream's default is none"
     )
@@ -308,7 +320,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     console = command.console()
     try:
-        loaded = model.load(options.sources, options.dtype)
+        loaded = model.load(options.sources, options.dtype, options.without)
     except (model.BadModel, header.BadFile) as error:
         raise command.UserError(str(error)) from error
     for line in description(loaded, options):

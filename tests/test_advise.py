@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import adamw
-from benchmarks.harness import behaviour, cases, check, model, trees, trial
+from benchmarks.harness import behaviour, cases, check, model, roles, trees, trial
 from benchmarks.harness.behaviour import Behaviour
 from benchmarks.harness.header import Tensor
 from benchmarks.harness.measurement import Memory, Samples
@@ -55,7 +55,7 @@ def test_leaves_keep_their_dtypes_and_what_is_not_trained_is_told(tmp_path):
         "scale": ("F32", ()),
         "wide": ("F64", (2,)),
         "ids": ("I64", (5,)),
-        "mask": ("BOOL", (0,)),
+        "mask": ("BOOL", (2,)),
         "nothing": ("F32", (0, 3)),
     }
     loaded = model.load([write(tmp_path / "m.safetensors", tensors)])
@@ -70,10 +70,11 @@ def test_leaves_keep_their_dtypes_and_what_is_not_trained_is_told(tmp_path):
     assert loaded.tolerance == cases.PRECISIONS["bfloat16"].tolerance
     assert {"bfloat16", "mixed"} <= set(loaded.precisions)
     assert {"float32", "float16"}.isdisjoint(loaded.precisions)
-    assert [(note.split(":")[0], int(note.rsplit(", ", 1)[1])) for note in loaded.notes] == [
-        ("left out, as they are not trained", 2),
-        ("left out", 1),
-        ("taken as float32, as MLX reads no float64 from safetensors", 1),
+    assert loaded.notes == [
+        "left out, as not trained: integers or bools: ids",
+        "left out, as not trained: masks: mask",
+        "left out, as not trained: without elements: nothing",
+        "taken as float32, as MLX reads no float64 from safetensors: wide",
     ]
 
 
@@ -122,8 +123,9 @@ def test_what_mlx_cannot_have_is_refused(tmp_path):
     st.lists(
         st.builds(
             Tensor,
-            st.text(max_size=3),
-            st.sampled_from([*model.DTYPES, *model.NOT_TRAINED, "C64", "F4"]),
+            st.text(max_size=3)
+            | st.sampled_from(["w.weight", "w.scales", "w.lora_a", "bn.running_mean", "w.m", "w.v"]),
+            st.sampled_from([*model.DTYPES, *sorted(roles.INTEGERS), "C64", "F4"]),
             st.lists(st.integers(0, 2**40), max_size=4).map(tuple),
         ),
         max_size=5,
@@ -458,8 +460,9 @@ def test_a_variant_that_fails_is_a_row_and_the_others_are_measured(checkout, tmp
     for name, body in bodies.items():
         add_variant(checkout, name, body)
     (checkout / "adamw" / "variants" / "halves.py").write_text('PRECISIONS = ("bfloat16",)\n')
-    path = write(tmp_path / "m.safetensors", {"w": ("F32", (64, 64)), "u": ("F32", (64, 64)), "ids": ("I64", (2,))})
-    process = start(checkout, path, "--seconds", "20", "--json", str(tmp_path / "found.json"))
+    tensors = {"w": ("F32", (64, 64)), "u": ("F32", (64, 64)), "ids": ("I64", (2,)), "head": ("BF16", (64, 64))}
+    path = write(tmp_path / "m.safetensors", tensors)
+    process = start(checkout, path, "--without", "^head$", "--seconds", "20", "--json", str(tmp_path / "found.json"))
     output, errors = process.communicate()
     assert process.returncode == 0, errors
     found = json.loads((tmp_path / "found.json").read_text())
@@ -475,6 +478,8 @@ def test_a_variant_that_fails_is_a_row_and_the_others_are_measured(checkout, tmp
     assert found["settings"]["mlx"]
     for text in (
         "m.safetensors: 2 leaves, 8,192 parameters, float32 (2)",
+        "left out, as --without asks: head",
+        "left out, as not trained: integers or bools: ids",
         "backend",
         "from adamw.variants.eager import",
     ):
@@ -517,7 +522,9 @@ def test_a_memory_limit_rules_out(monkeypatch, tmp_path, capsys):
     ("arguments", "message"),
     [
         (["no.safetensors"], "error: no.safetensors: no such file; name a safetensors file or a tree"),
-        (["scripts"], "error: scripts: not a file"),
+        (["scripts"], "error: scripts: no safetensors file in this folder"),
+        (["pyproject.toml", "--without", "w("], "error: pyproject.toml: no safetensors file: it is text"),
+        (["gpt2", "--without", "wte"], "error: gpt2: a tree has no names of tensors; --without is for files"),
         (["pyproject.toml"], "error: pyproject.toml: no safetensors file"),
         (["gpt2", "--seconds", "0"], "not a number above 0"),
         (["gpt2", "--memory-limit", "nan"], "not a number above 0"),
@@ -563,4 +570,6 @@ def test_help_has_examples_and_fits():
     output, _ = process.communicate()
     assert process.returncode == 0
     assert output.count("python -m scripts.advise") >= 2
+    for rule in ("Every tensor of", "a part of a model", "quantized", "running statistics", "--without REGEX", "index"):
+        assert rule in output
     assert max(map(len, output.splitlines())) <= command.WIDTH

@@ -40,11 +40,11 @@ DEEP = b'{"w":{"dtype":"F32","shape":[2,2],"data_offsets":[0,16],"more":' + b"["
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
-        (b"", "header too small"),
-        (b"\0\0\0", "header too small"),
-        (struct.pack("<Q", 500) + b"{", "invalid header length"),
+        (b"", "an empty file"),
+        (b"\1\2\3", "within its header; get it anew"),
+        (struct.pack("<Q", 500) + b"{", "it ends after 9 bytes, within its header; get it anew"),
         (struct.pack("<Q", 2**63), "a header of 9223372036854775808 bytes, the limit is"),
-        (struct.pack("<Q", header.LARGEST_HEADER + 1), "the limit is"),
+        (struct.pack("<Q", header.LARGEST_HEADER + 1) + b"\1", "the limit is"),
         (content(b"no JSON at all"), "invalid JSON"),
         (content(b"[1, 2]"), "invalid JSON"),
         (content(b"[" * 10**5), "invalid JSON"),
@@ -61,7 +61,7 @@ DEEP = b'{"w":{"dtype":"F32","shape":[2,2],"data_offsets":[0,16],"more":' + b"["
         (changed(dtype=None), "invalid JSON"),
         (changed(data_offsets=[0, 12]), "invalid"),
         (changed(data_offsets=[4, 20]), "invalid offset"),
-        (content({"w": TENSOR}, data=15), "not fully covered"),
+        (content({"w": TENSOR}, data=15), "it ends after 88 of 89 bytes; get it anew"),
         (content({"w": TENSOR}, data=17), "not fully covered"),
         (content({"w": TENSOR, "u": TENSOR}), "invalid offset"),
         (changed(shape=[3, 2]), "invalid"),
@@ -77,12 +77,62 @@ def test_a_bad_file_is_refused_in_one_line(tmp_path, data, reason):
     assert str(refused.value).isprintable()
 
 
+@pytest.mark.parametrize(
+    ("data", "is_cut"),
+    [
+        (content({"w": TENSOR}, data=0), True),
+        (content({"w": TENSOR})[:40], True),
+        (content({"w": TENSOR}, data=17), False),
+        (changed(dtype="F31"), False),
+        (content(TWICE), False),
+        (changed(data_offsets=[0, 2**70]), False),
+        (changed(data_offsets=["a", "b"]), False),
+        (content(b'{"w": 1}'), False),
+    ],
+)
+def test_only_what_lacks_its_end_is_to_be_got_anew(tmp_path, data, is_cut):
+    path = tmp_path / "bad.safetensors"
+    path.write_bytes(data)
+    with pytest.raises(BadFile) as refused:
+        header.read(path)
+    assert ("get it anew" in str(refused.value)) == is_cut
+
+
+def test_a_header_with_too_many_tensors_is_called_so(tmp_path, monkeypatch):
+    path = tmp_path / "many.safetensors"
+    tensors = {f"w{i}": {"dtype": "F32", "shape": [1], "data_offsets": [4 * i, 4 * i + 4]} for i in range(100)}
+    path.write_bytes(content(tensors, data=400))
+    assert len(header.read(path)) == 100
+    monkeypatch.setattr(header, "LARGEST_HEADER", 1000)
+    with pytest.raises(BadFile, match=r"too many tensors: a header of \d+ bytes, the limit is 1000"):
+        header.read(path)
+
+
+def test_a_tensor_s_name_has_a_bound(tmp_path):
+    path = tmp_path / "long.safetensors"
+    path.write_bytes(content({"x" * header.LONGEST_NAME: TENSOR}))
+    assert len(header.read(path)) == 1
+    path.write_bytes(content({"x" * (header.LONGEST_NAME + 1): TENSOR}))
+    with pytest.raises(BadFile, match=r"the name x{40}\.\.\. is longer than 1000 characters"):
+        header.read(path)
+
+
+def test_the_places_of_the_data_are_read(tmp_path):
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(content({"w": TENSOR, "__metadata__": {"format": "pt"}}))
+    assert header.places(path) == {"w": (0, 16)}
+
+
 def test_what_is_no_file_is_refused(tmp_path):
     os.mkfifo(tmp_path / "pipe")
+    tmp_path.joinpath("circle").symlink_to("circle")
+    tmp_path.joinpath("nowhere").symlink_to("gone")
     for path, reason in (
         (tmp_path, "not a file"),
         (tmp_path / "pipe", "not a file"),
         (tmp_path / "no", "no such file"),
+        (tmp_path / "circle", "a link that leads to no file"),
+        (tmp_path / "nowhere", "a link that leads to no file"),
     ):
         with pytest.raises(BadFile, match=reason):
             header.read(path)

@@ -35,6 +35,7 @@ class Request(NamedTuple):
     precision: str
     sources: list[str]
     dtype: str | None
+    without: str | None
     bias_correction: bool
     until: float
 
@@ -87,7 +88,7 @@ def main() -> None:
     threading.Thread(target=end_with_parent, args=(os.getppid(),), daemon=True).start()
     request = Request(**json.load(sys.stdin))
     try:
-        loaded = model.load(request.sources, request.dtype)
+        loaded = model.load(request.sources, request.dtype, request.without)
         case = model.case(loaded, request.variant, request.precision, request.bias_correction)
         with private_caches():
             answer: dict[str, Any] = {"trial": run(case, request.until).to_dict()}
