@@ -16,7 +16,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from scripts import alerts, command, history, machines
+from scripts import alerts, command, history
 from scripts.alerts import Known
 from scripts.report import news
 
@@ -134,14 +134,13 @@ def main(arguments: list[str] | None = None) -> int:
 
 def look(results: Path) -> Seen:
     """What the alert files below `results` say. Raises UserError if there are none, or none can be read."""
-    below = [machines.folders(lane) for lane in (results, results / MLX)]
-    folders = [folder for found, _ in below for folder in found]
-    if not folders:
+    machines = [path.parent for lane in (results, results / MLX) for path in sorted(lane.glob(f"*/{history.MACHINE}"))]
+    if not machines:
         raise command.UserError(f"no results below {results}; name another --results")
     known: list[Known] = []
     of_mlx: set[str] = set()
-    unread: list[str] = []
-    for folder in folders:
+    unread = []
+    for folder in machines:
         found, problems = alerts.read(folder.parent, folder.name)
         known += found
         if folder.parent != results:
@@ -150,7 +149,6 @@ def look(results: Path) -> Seen:
             unread.append(problems[0] + f" (and {len(problems) - 1} more lines)" * (len(problems) > 1))
     if unread and not known:
         raise command.UserError(f"no alert can be read, the issue stays as it is: {command.one_line(unread[0])}")
-    unread += [line for _, left_out in below for line in left_out]
     slower = [one for one in known if one.state == alerts.CONFIRMED and one.worse]
     slower.sort(key=lambda one: (-(change(one) or 0.0), one.name))
     benchmarks, _ = history.known_benchmarks(results / history.BENCHMARKS)  # without it figures have no units
@@ -234,9 +232,9 @@ def marker(names: Iterable[str]) -> str:
 
 
 def title(slower: Sequence[Known]) -> str:
-    several = len({one.machine for one in slower})
+    machines = len({one.machine for one in slower})
     changes = f"{len(slower)} confirmed change{'s' * (len(slower) != 1)}"
-    return f"AdamW is slower: {changes} on {several} machine{'s' * (several != 1)}"
+    return f"AdamW is slower: {changes} on {machines} machine{'s' * (machines != 1)}"
 
 
 def body(seen: Seen, names: Sequence[str], repository: str, link: str | None) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import synthetic
 
-from scripts import bench, calibrate, command, confirm, history, issue, machines, measuring, releases, share, triage
+from scripts import bench, calibrate, command, confirm, history, machines, measuring, releases, share, triage
 from scripts.doctor import everywhere
 from scripts.nightly import __main__ as nightly
 from scripts.report import releases as report_releases
@@ -133,7 +133,7 @@ def test_whoever_reads_results_tells_which_folders_are_left_out(tmp_path):
         (made.results / name).write_text("{}")
     known = history.read(history.configuration(made.config), made.results)
     assert set(known.runs["machine"]) == {"Ann's Mac Studio"}
-    for problems in (known.problems, triage.remembered(made.results, None)[1], issue.look(made.results).unread):
+    for problems in (known.problems, triage.remembered(made.results, None)[1]):
         told = "\n".join(problems)
         assert "no machine can be called 'mac*'" in told
         assert "lost: it has results, but no machine.json" in told
