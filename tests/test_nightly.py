@@ -252,6 +252,20 @@ def test_without_a_network_the_results_stay_and_the_next_night_pushes(quick):
     assert names <= set(quick.branch())
 
 
+def test_a_result_that_stays_here_is_told_and_the_night_is_not_all_well(quick):
+    assert quick.run()[0] == night.GREEN
+    quick.commit("third")
+    damaged = quick.path / "results" / quick.machine / "deadbeef-env.json"
+    damaged.write_text("{")
+    code, out = quick.run("--summary", str(quick.folder / "night.md"))
+    assert code == night.NOT_PUSHED, out
+    assert f"left out: {quick.machine}/deadbeef-env.json: it cannot be read" in out
+    assert "Not pushed: night/deadbeef-env.json: it cannot be read" in (quick.folder / "night.md").read_text()
+    damaged.unlink()
+    (damaged.parent / ".DS_Store").write_text("a Mac's")
+    assert quick.run()[0] == night.GREEN
+
+
 def test_of_two_nights_the_second_leaves_or_waits(quick):
     first = quick.start()
     assert wait_until(lambda: list((quick.path / ".asv" / "night").glob("*.log")), 60)
@@ -342,7 +356,7 @@ def test_a_dry_run_writes_nothing(quick):
 
 def test_a_fleet_shares_one_branch_and_one_report_shows_all(tmp_path):
     first = Quick(tmp_path / "mac-one", machine="mac-one")
-    others = [Quick(tmp_path / name, origin=first.origin, machine=name) for name in ("mac-two", "mac-three")]
+    others = [Quick(tmp_path / name, origin=first.origin, machine=name) for name in ("mac-two", "Ann's Mac Studio")]
     fleet = [first, *others]
     running = [one.start() for one in fleet]
     for process in running:
