@@ -19,6 +19,7 @@ import platform
 import signal
 import subprocess
 import sys
+import textwrap
 import time
 import tomllib
 from collections.abc import Iterator
@@ -324,7 +325,9 @@ def main(arguments: list[str] | None = None) -> int:
     except (model.BadModel, header.BadFile) as error:
         raise command.UserError(str(error)) from error
     for line in description(loaded, options):
-        print(line)
+        print(
+            textwrap.fill(line, command.WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+        )
     wanted, rows = planned(loaded, options.bias_correction)
     rows += measured(wanted, options, console)
     limit = options.memory_limit and options.memory_limit * 1e9

@@ -365,6 +365,18 @@ def test_nothing_to_recommend_is_told_with_the_next_step():
     assert "--dtype float32" in advice.why_none([row("a", 10, 7, faults=["no"])], TERMS)
 
 
+def test_long_notes_are_wrapped_between_words(monkeypatch, tmp_path, capsys):
+    names = [f"model.layers.{number}.self_attn.rotary_emb.inv_freq" for number in range(3)]
+    path = write(tmp_path / "m.safetensors", dict.fromkeys(names, ("F32", (2,))) | {"w": ("F32", (8,))})
+    monkeypatch.setattr(adamw, "names", lambda: [])
+    monkeypatch.setattr(advice, "why_none", lambda rows, terms: "none")
+    monkeypatch.setattr(sys, "argv", ["advise"])
+    assert advise.main([path]) == 1
+    output = capsys.readouterr().out
+    assert max(map(len, output.splitlines())) <= command.WIDTH
+    assert all(name in output for name in names[:2])
+
+
 def test_the_words_of_the_table_are_explained():
     eight = row("b", 10, 4, error=1e-2)._replace(precision="float32_8bit")
     lines = advise.remarks([row("a", 10, 4, faults=["[why]"]), row("c", 10, 4, faults=["[why]"]), eight], TERMS)

@@ -126,6 +126,7 @@ BUFFERS = [
     ("rotary frequencies", tensor("rope_freqs.weight", "F32", 32)),
     ("rotary frequencies", tensor("freqs_cis", "F32", 32, 2)),
     ("rotary frequencies", tensor("attn.rotary_emb.cos_cached", "F32", 1, 1, 64, 32)),
+    ("running statistics", tensor("batch_stats/bn/mean", "F32", 64)),
     ("masks", tensor("h.0.attn.bias", "F32", 1, 1, 64, 64)),
     ("masks", tensor("h.0.attn.bias", "U8", 1, 1, 64, 64)),
     ("masks", tensor("h.0.attn.masked_bias", "F32")),
@@ -165,6 +166,8 @@ WEIGHTS = [
     tensor("conv.weight_v", "F32", 64),
     tensor("mean.weight", "F32", 64),
     tensor("l.m", "F32", 64),
+    tensor("l.v", "F32", 64),
+    tensor("bn.mean_proj.weight", "F32", 64),
     tensor("norm.scale", "F32", 64),
     tensor("optimizers_head.weight", "F32", 8),
 ]
@@ -221,6 +224,14 @@ def test_an_optimizer_s_state_as_mlx_saves_it_is_no_model_and_beside_one_is_left
     mx.save_safetensors(str(both), state | dict(tree_flatten(network.parameters())))
     assert model.load([str(both)]).parameter_count == 8 * 8 + 8
     assert all(tensor.name in state or tensor.name in ("weight", "bias") for tensor in header.read(both))
+
+
+@pytest.mark.parametrize("names", [("m.w", "v.w"), ("w/mu", "w/nu"), ("m.a.w", "v.a.w"), ("mu/w", "nu/w")])
+def test_the_moments_of_any_optimizer_are_left_out_as_pairs_of_one_shape(names):
+    first, second = (tensor(name, "F32", 8) for name in names)
+    assert loaded(WEIGHT, first, second, tensor("count", "F32")).parameter_count == 64 * 64
+    assert loaded(WEIGHT, first, tensor("count", "F32")).parameter_count == 64 * 64 + 9
+    assert loaded(WEIGHT, first, tensor(names[1], "F32", 9)).parameter_count == 64 * 64 + 17
 
 
 def test_what_a_part_looks_like_by_its_layers_is_said():

@@ -25,7 +25,7 @@ def put(folder: Path, *names: str) -> list[str]:
 
 
 def index(folder: Path, *names: str, file: str = INDEX) -> str:
-    folder.joinpath(file).write_text(json.dumps({"metadata": {}, "weight_map": {f"{name}.w": name for name in names}}))
+    folder.joinpath(file).write_text(json.dumps({"metadata": {}, "weight_map": dict(zip(names, names, strict=True))}))
     return str(folder / file)
 
 
@@ -181,6 +181,14 @@ def test_an_index_has_bounds(tmp_path, monkeypatch):
     assert "too long for an index" in refusal(path)
 
 
+def test_tensors_of_an_index_that_its_files_lack_are_said(tmp_path):
+    put(tmp_path, *numbered(2))
+    path = Path(index(tmp_path, *numbered(2)))
+    path.write_text(path.read_text().replace('"model-00001-of-00002.safetensors":', '"gone\\n":'))
+    told = "the index names tensors that its files do not have, perhaps as it is of another version: gone\\n"
+    assert model.load([str(path)]).notes == [told]
+
+
 def test_an_index_is_not_followed_to_another_index(tmp_path):
     with pytest.raises(BadFile, match="no safetensors file: it is JSON"):
         model.load([index(tmp_path, INDEX)])
@@ -202,7 +210,7 @@ def test_a_folder_is_followed_to_its_files_by_its_index(tmp_path):
     index(tmp_path, *numbered(2))
     found = shards.files([str(tmp_path)])
     assert sorted(path.name for path in found.paths) == numbered(2)
-    assert found.notes == ["left out, as model.safetensors.index.json does not name them: consolidated.safetensors"]
+    assert found.notes == ["left out, as it may be another model's: consolidated.safetensors"]
     assert model.load([str(tmp_path)]).notes == found.notes
 
 
@@ -217,6 +225,21 @@ def test_a_folder_without_an_index_has_one_file_or_one_set(tmp_path):
     assert "3 files that may not be one model's; name those that are: 0000100" in refusal(str(tmp_path / "many"))
 
 
+def test_files_further_down_are_left_out_and_said(tmp_path):
+    put(tmp_path, "model.safetensors")
+    put(tmp_path / "2_Dense", "model.safetensors")
+    put(tmp_path / ".cache", "model.safetensors")
+    assert model.load([str(tmp_path)]).notes == ["left out, as it may be another model's: 2_Dense/model.safetensors"]
+
+
+def test_a_folder_has_a_bound(tmp_path, monkeypatch):
+    put(tmp_path, "model.safetensors", "a", "b")
+    monkeypatch.setattr(shards, "MOST_ENTRIES", 3)
+    assert names_of(str(tmp_path)) == ["model.safetensors"]
+    put(tmp_path, "c")
+    assert "more than 3 entries; name the model's files" in refusal(str(tmp_path))
+
+
 def test_of_several_indices_one_must_be_named(tmp_path):
     put(tmp_path, "a.safetensors", "b.safetensors")
     first = index(tmp_path, "a.safetensors", file="a.safetensors.index.json")
@@ -226,10 +249,11 @@ def test_of_several_indices_one_must_be_named(tmp_path):
 
 
 def test_the_links_of_a_download_are_followed(tmp_path):
-    put(tmp_path / "blobs", "0123", "4567")
+    tmp_path.joinpath("blobs").mkdir()
     snapshot = tmp_path / "snapshots" / "abc"
-    snapshot.mkdir(parents=True)
+    put(snapshot, *numbered(2))
     for name, blob in zip(numbered(2), ("0123", "4567"), strict=True):
+        snapshot.joinpath(name).rename(tmp_path / "blobs" / blob)
         snapshot.joinpath(name).symlink_to(f"../../blobs/{blob}")
     index(snapshot, *numbered(2))
     assert model.load([str(snapshot)]).parameter_count == 4

@@ -93,10 +93,14 @@ def load(sources: list[str], dtype: str | None = None, without: str | None = Non
         if without is not None:
             raise BadModel(f"{printable(sources[0])}: a tree has no names of tensors; --without is for files")
         return from_catalogue(sources[0], dtype or "float32")
-    paths, notes = shards.files(sources)
+    paths, notes, promised = shards.files(sources)
     files = list(read_all(paths))
+    tensors = [tensor for file in files for tensor in file]
+    if lacking := sorted(promised - {tensor.name for tensor in tensors}):
+        other = "the index names tensors that its files do not have, perhaps as it is of another version"
+        notes = [*notes, f"{other}: {said(lacking)}"]
     loaded = from_tensors(sources, files, dtype, without, tied.look(paths, files))
-    return loaded._replace(notes=notes + about(paths, [one for file in files for one in file]) + loaded.notes)
+    return loaded._replace(notes=notes + about(paths, tensors) + loaded.notes)
 
 
 def read_all(paths: list[Path]) -> Iterator[list[Tensor]]:

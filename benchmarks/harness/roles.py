@@ -24,7 +24,9 @@ def at_end(*words: str) -> Callable[[str], object]:
     return re.compile(rf"(?:^|[._/])(?:{'|'.join(words)})$").search
 
 
-PACKED = at_end(r"weight", r"kernel", r"q_?weight", r"qzeros", r"packed", r"blocks", r"W_q", r"codes", r"_data")
+PACKED = at_end(
+    r"weight", r"kernel", r"q_?weight", r"qzeros", r"packed", r"blocks", r"W_q", r"codes", r"_data", r"qdata"
+)
 """Of integers: the names of weights in fewer bits than a byte or two."""
 
 QUANTIZATIONS: dict[str, Callable[[str], object]] = {
@@ -52,13 +54,17 @@ ADAPTER = re.compile(
 
 LAYER = re.compile(r"(?:^|[._])(?:layers?|blocks?|h)\.(\d{1,6})\.", re.ASCII)
 
+SCALARS = ("step", "count", "learning_rate")
+
 STATE = re.compile(
     r"(^|[._/])(exp_avg(_sq|_inf)?|max_exp_avg_sq|momentum_buffer|exp_inf|square_avg)([._/]|$)"
     r"|^(optim|optimizer|opt_state|optimizer_state(_dict)?|optimizer_states?)[._/]"
 ).search
 
 NOT_TRAINED: dict[str, Callable[[str], object]] = {
-    "running statistics": at_end(r"(running|moving)_(mean|var|variance|std)", r"num_batches_tracked"),
+    "running statistics": at_end(
+        r"(running|moving)_(mean|var|variance|std)", r"num_batches_tracked", r"batch_stats[./].{0,200}(mean|var)"
+    ),
     "rotary frequencies": at_end(
         *(r"inv_freqs?", r"(rope|rotary\w{0,20}|rot)[._]freqs(\.weight)?", r"freqs_(cis|cos|sin)", r"(cos|sin)_cached?")
     ),
@@ -75,7 +81,9 @@ NOT_TRAINED: dict[str, Callable[[str], object]] = {
 PERHAPS: dict[str, Callable[[str], object]] = {
     "averages of weights": re.compile(r"(^|[._])(model_)?ema(_model)?[._]|_ema$").search,
     "the balance of experts": at_end(r"e_score_correction_bias", r"expert_bias"),
-    "fixed positions": re.compile(r"sinusoid|(^|[._])pe$|embed_positions\.weights$").search,
+    "fixed positions": re.compile(
+        r"sinusoid|(^|[._])pe$|embed_positions\.weights$|encoder\.embed_positions\.weight$"
+    ).search,
     "a codebook's averages": at_end(r"cluster_(size|usage)", r"embed(ding)?_(avg|sum)"),
     "a spectral norm's vector": at_end(r"weight_u"),
 }
@@ -142,13 +150,23 @@ def is_causal_mask(tensor: Tensor) -> bool:
 
 
 def moments_of(tensors: list[Tensor]) -> set[str]:
-    """The names of an MLX optimizer's state: m and v beside each other, the step and the learning rate."""
+    """The names of an optimizer's state: two moments of one shape beside each other, the step and the learning rate."""
     shapes = {tensor.name: tensor.shape for tensor in tensors}
-    stems = [name[:-2] for name in shapes if name.endswith(".m") and shapes.get(name[:-2] + ".v") == shapes[name]]
-    if not stems:
+    pairs = [(name, second) for name in shapes for second in seconds(name) if shapes.get(second) == shapes[name]]
+    if not pairs:
         return set()
-    plain = [name for name in shapes if name.split(".")[-1] in ("step", "learning_rate") and shapes[name] == ()]
-    return {f"{stem}.{moment}" for stem in stems for moment in "mv"} | set(plain)
+    plain = [name for name in shapes if re.split("[./]", name)[-1] in SCALARS and shapes[name] == ()]
+    return {name for pair in pairs for name in pair} | set(plain)
+
+
+def seconds(name: str) -> list[str]:
+    """What the second moment is called if `name` is the first: MLX's layer.weight.v, or v.layer.weight, or nu."""
+    return [
+        re.sub(pattern, second, name)
+        for first, second in (("m", "v"), ("mu", "nu"))
+        for pattern in (rf"^{first}(?=[./])", rf"(?<=[./]){first}$")
+        if re.search(pattern, name)
+    ]
 
 
 def base_of_adapter(tensors: list[Tensor]) -> list[Reason]:

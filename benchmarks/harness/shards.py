@@ -8,7 +8,7 @@ import itertools
 import json
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,7 +19,7 @@ INDEX = ".safetensors.index.json"
 MOST_FILES = 1000
 
 MOST_ENTRIES = 10_000
-"""Of a folder, more of which are not looked at."""
+"""Of a folder."""
 
 LARGEST_INDEX = 32 * 2**20
 """Bytes: about 300 000 tensors."""
@@ -36,10 +36,11 @@ OTHER_FORMATS = {".bin", ".ckpt", ".gguf", ".h5", ".keras", ".msgpack", ".npz", 
 
 
 class Files(NamedTuple):
-    """The files, and in lines what was found and is not among them."""
+    """The files, in lines what was found and is not among them, and the tensors that an index says are in them."""
 
     paths: list[Path]
-    notes: list[str]
+    notes: list[str] = []
+    tensors: frozenset[str] = frozenset()
 
 
 def files(sources: list[str]) -> Files:
@@ -51,7 +52,8 @@ def files(sources: list[str]) -> Files:
     if len(paths) > MOST_FILES:
         raise BadFile(f"{shown(named[0])}: {len(paths)} files, at most {MOST_FILES} are read")
     check_whole(paths)
-    return Files(paths, [note for each in followed for note in each.notes])
+    notes = [note for each in followed for note in each.notes]
+    return Files(paths, notes, frozenset().union(*(each.tensors for each in followed)))
 
 
 def leads_on(path: Path) -> bool:
@@ -60,7 +62,10 @@ def leads_on(path: Path) -> bool:
 
 def of_folder(folder: Path) -> Files:
     """The files of the model in `folder`: by its index, or the only one, or all of one numbered set."""
-    names = sorted(entry.name for entry in itertools.islice(os.scandir(folder), MOST_ENTRIES))
+    with os.scandir(folder) as entries:
+        names = sorted(entry.name for entry in itertools.islice(entries, MOST_ENTRIES + 1))
+    if len(names) > MOST_ENTRIES:
+        raise BadFile(f"{shown(folder)}: more than {MOST_ENTRIES} entries; name the model's files")
     names = [name for name in names if not name.startswith(".")]  # macOS keeps ._files beside files
     found = [name for name in names if name.lower().endswith(".safetensors")]
     indices = [name for name in names if name.lower().endswith(INDEX)]
@@ -68,25 +73,27 @@ def of_folder(folder: Path) -> Files:
         raise BadFile(
             f"{shown(folder)}: {len(indices)} indices, of which only one can be meant; name one: {listed(indices)}"
         )
-    if indices:
-        one = of_index(folder / indices[0])
-        others = [name for name in found if folder / name not in one.paths]
-        return Files(
-            one.paths, [f"left out, as {printable(indices[0])} does not name them: {listed(others)}"] if others else []
-        )
-    if not found:
+    if not found and not indices:
         raise BadFile(f"{shown(folder)}: no safetensors file in this folder{elsewhere(folder, names)}")
-    if len(found) > 1 and len(unique(map(set_of, found))) > 1:
+    if not indices and len(unique(map(set_of, found))) > 1:
         raise BadFile(
             f"{shown(folder)}: {len(found)} files that may not be one model's; name those that are: {listed(found)}"
         )
-    return Files([folder / name for name in found], [])
+    chosen = of_index(folder / indices[0]) if indices else Files([folder / name for name in found])
+    others = [name for name in found if folder / name not in chosen.paths]
+    others += sorted(str(path.relative_to(folder)) for path in itertools.islice(deeper(folder), MOST_FILES))
+    return chosen._replace(notes=[f"left out, as it may be another model's: {listed(others)}"] * bool(others))
+
+
+def deeper(folder: Path) -> Iterator[Path]:
+    """The safetensors files one folder further down, or where a download's snapshots are."""
+    for pattern in ("snapshots/*/*.safetensors", "*/*.safetensors"):
+        yield from (path for path in folder.glob(pattern) if not path.relative_to(folder).parts[0].startswith("."))
 
 
 def elsewhere(folder: Path, names: list[str]) -> str:
     """Where the files may be instead: one folder further down, or in another format."""
-    deeper = (next(folder.glob(pattern), None) for pattern in ("snapshots/*/*.safetensors", "*/*.safetensors"))
-    if inner := next(filter(None, deeper), None):
+    if inner := next(deeper(folder), None):
         return f"; name the one that has them, such as {shown(inner.parent)}"
     others = [name for name in names if Path(name).suffix.lower() in OTHER_FORMATS]
     return f", but {listed(others)}; convert the model to safetensors" if others else "; name the model's files"
@@ -94,7 +101,8 @@ def elsewhere(folder: Path, names: list[str]) -> str:
 
 def of_index(path: Path) -> Files:
     """The files that the index `path` names; all must be there, in its folder."""
-    names = unique(weight_map(path).values())
+    places = weight_map(path)
+    names = unique(places.values())
     for name in names:
         if not is_plain(name):
             raise BadFile(f"{shown(path)}: it names {printable(name, 80)!r}, no plain name of a file in its own folder")
@@ -106,7 +114,7 @@ def of_index(path: Path) -> Files:
             f"{shown(path)}: of the {len(names)} files that it names {len(missing)} are missing: {listed(missing)}; "
             "get them into its folder"
         )
-    return Files([path.parent / name for name in names], [])
+    return Files([path.parent / name for name in names], tensors=frozenset(places))
 
 
 def weight_map(path: Path) -> dict[str, str]:
