@@ -15,7 +15,7 @@ from benchmarks.harness.host import HERE, commands
 from benchmarks.harness.host.macos import low_power_mode
 from scripts import command
 from scripts.doctor import __main__ as main
-from scripts.doctor import everywhere, finding, linux, macos
+from scripts.doctor import everywhere, finding, linux, macos, repository
 from scripts.nightly import night, preflight
 from scripts.nightly.settings import Check, Checks, Settings
 
@@ -113,7 +113,6 @@ NO_GOOD = ("", "zsh: command not found", "\x00\ufffd", "{}", "= 1 1 1 =")
 APPLE = "/Library/Preferences/com.apple."
 GOOD_MAC = {
     "git --version": "git version 2.39.5 (Apple Git-154)",
-    "git rev-parse --is-shallow-repository": "false",
     "xcode-select -p": "/Library/Developer/CommandLineTools\n",
     "sysctl -n sysctl.proc_translated": "0\n",
     "pmset -g": CUSTOM_MINI.replace("AC Power:", "System-wide power settings:\nCurrently in use:"),
@@ -170,6 +169,8 @@ class Mac:
         monkeypatch.setattr(macos.getpass, "getuser", lambda: "bench")
         monkeypatch.setattr(everywhere, "command_lines", list)
         monkeypatch.setattr(everywhere, "environment", lambda: finding.Finding(True, "made"))
+        monkeypatch.setattr(repository, "clone", lambda: finding.Finding(True, "whole"))
+        monkeypatch.setattr(repository, "commits", lambda night: finding.Finding(True, "some"))
         for name in ("power", "load", "disk", "memory", "device", "clock"):
             monkeypatch.setitem(preflight.CHECKS, name, lambda check: preflight.Finding(True, "well"))
 
@@ -413,13 +414,9 @@ def test_what_starts_the_nights_on_linux():
 # Every system
 
 
-def test_python_and_the_repository():
+def test_python():
     assert fit(everywhere.python((3, 10, 13))) is False
     assert fit(everywhere.python((3, 11, 0))) is True
-    assert fit(everywhere.repository("git version 2.39.5", "false\n")) is True
-    assert everywhere.repository("git version 2.39.5", "true\n").do == "git fetch --unshallow"
-    assert fit(everywhere.repository("git version 2.39.5", "")) is False
-    assert fit(everywhere.repository("", "")) is False
 
 
 def test_the_environment_is_made_and_current(tmp_path, monkeypatch):
@@ -443,27 +440,28 @@ def test_asv_knows_the_machine(text):
 
 
 def test_the_remote_answers_or_it_is_said_why(tmp_path, monkeypatch):
-    monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
     subprocess.run(["git", "init", "--quiet", "--bare", str(tmp_path / "there")], check=True)
-    assert fit(everywhere.remote(Settings())) is True
-    assert fit(everywhere.remote(Settings(remote=str(tmp_path / "there")))) is True  # an empty one answers as well
-    gone = everywhere.remote(Settings(remote=str(tmp_path / "gone")))
+    assert fit(repository.remote(Settings())) is True
+    assert fit(repository.remote(Settings(remote=str(tmp_path / "there")))) is True  # an empty one answers as well
+    gone = repository.remote(Settings(remote=str(tmp_path / "gone")))
     assert fit(gone) is False
     assert "gone" in gone.says
-    assert fit(everywhere.remote(Settings(remote="--upload-pack=touch mark"))) is False
+    assert fit(repository.remote(Settings(remote="--upload-pack=touch mark"))) is False
 
-    def late(*arguments, **options):
-        raise subprocess.TimeoutExpired("git", commands.SECONDS)
+    def late(*arguments, timeout=None, **options):
+        if timeout is None:
+            return subprocess.CompletedProcess(arguments, 1, b"", b"")
+        raise subprocess.TimeoutExpired("git", timeout)
 
-    monkeypatch.setattr(everywhere.subprocess, "run", late)
-    assert "no answer in" in everywhere.remote(Settings(remote="https://user:secret@example.org/r")).says
+    monkeypatch.setattr(subprocess, "run", late)
+    assert "no answer in" in repository.remote(Settings(remote="https://user:secret@example.org/r")).says
 
 
 def test_no_password_is_printed():
     text = "fatal: unable to access 'https://user:ghp_secret@example.org/r/'"
-    assert everywhere.nameless(text) == "fatal: unable to access 'https://example.org/r/'"
+    assert repository.nameless(text) == "fatal: unable to access 'https://example.org/r/'"
     assert (
-        everywhere.nameless("ssh://git@example.org/r and git@example.org:r")
+        repository.nameless("ssh://git@example.org/r and git@example.org:r")
         == "ssh://example.org/r and git@example.org:r"
     )
 
