@@ -20,7 +20,7 @@ from asv.results import Results
 from numpy.typing import NDArray
 
 from benchmarks.harness import numbers
-from scripts import asv_git, command, earlier, machines  # noqa: F401
+from scripts import asv_mlx, command, earlier, machines, upstream
 
 BENCHMARKS, MACHINE = "benchmarks.json", "machine.json"
 LARGEST_FILE = 64 * 2**20
@@ -188,7 +188,8 @@ MALFORMED = (
 def branch_commits(config: Config) -> tuple[list[str], list[str]]:
     """The commits of the first configured branch, first parents only as asv measures them, the oldest first.
 
-    And in lines what is left out: the commits of two branches have no common order. Raises UserError.
+    In MLX's lane the releases beside the branch are among them: they are measured as well. And in lines what is left
+    out: the commits of two branches have no common order. Raises UserError.
     """
     try:
         repo = get_repo(config)
@@ -199,7 +200,9 @@ def branch_commits(config: Config) -> tuple[list[str], list[str]]:
     except (*MALFORMED, util.ProcessError, NoSuchNameError) as error:
         raise command.UserError(command.one_line(f"{config.repo}: {error}").rstrip(".") + FROM_THE_ROOT) from error
     left_out = [command.one_line(f"branch {other}: only {branch} is searched") for other in others]
-    return list(reversed(found)), left_out
+    commits = list(reversed(found))
+    is_mlx = config.environment_type == asv_mlx.MlxHistory.tool_name
+    return upstream.with_releases(config, commits) if is_mlx else commits, left_out
 
 
 def known_benchmarks(path: Path) -> tuple[dict[str, dict[str, Any]], list[str]]:

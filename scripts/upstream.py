@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -138,7 +139,33 @@ def described(side: str) -> str:
 
 
 def release_commits(config: Config) -> dict[str, str]:
-    """The commits that are releases the variants run on, the oldest first, and each one's release. Raises UserError."""
+    """The commits that are releases the variants run on, the oldest first, and each one's release.
+
+    Raises UserError if there are none.
+    """
+    found = tagged(config)
+    if not found:
+        raise command.UserError(f"no release's tag in {config.repo}; in a clone: git fetch --tags")
+    return found
+
+
+def with_releases(config: Config, commits: Sequence[str]) -> list[str]:
+    """`commits`, the oldest first, and the releases that are none of them, each after the newest that it grew from."""
+    places = {commit: place for place, commit in enumerate(commits)}
+    beside: dict[int, list[str]] = {}
+    for release in tagged(config):
+        if release not in places:
+            grown_from = git.output("rev-list", release, where=Path(repository(config)._path)).split()
+            place = max((places[commit] for commit in grown_from if commit in places), default=-1)
+            beside.setdefault(place, []).append(release)
+    found = beside.get(-1, [])
+    for place, commit in enumerate(commits):
+        found += [commit, *beside.get(place, [])]
+    return found
+
+
+def tagged(config: Config) -> dict[str, str]:
+    """The commits with the tag of a release that the variants run on, the oldest first, and each one's release."""
     listed = git.output("for-each-ref", "--format", REFS, "refs/tags", where=Path(repository(config)._path))
     wanted = supported()
     found = {}
@@ -146,8 +173,6 @@ def release_commits(config: Config) -> dict[str, str]:
         release = of_tag(name)
         if release and wanted.contains(release):
             found[hashes[-1]] = release
-    if not found:
-        raise command.UserError(f"no release's tag in {config.repo}; in a clone: git fetch --tags")
     return dict(sorted(found.items(), key=lambda pair: Version(pair[1])))
 
 

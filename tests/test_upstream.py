@@ -11,13 +11,15 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import synthetic
 from asv import util
 from asv.config import Config
 from asv.plugins.git import Git
 from upstreams import Upstream
 
 from benchmarks.harness import host
-from scripts import asv_git, asv_mlx, command, lanes, sides, upstream
+from scripts import asv_git, asv_mlx, command, history, lanes, sides, upstream
+from scripts.nightly import plan
 
 ROOT = Path(__file__).parent.parent
 
@@ -82,6 +84,68 @@ class TestReleases:
         for cuda, backend in ((True, "mlx-cuda-13"), (False, "mlx-cpu")):
             monkeypatch.setattr(upstream.asv_plugin, "installed", lambda package, cuda=cuda: cuda)
             assert upstream.packages() == ("mlx", backend)
+
+
+class TestOneListForNightsAndForSearches:
+    """A release may lie beside the branch: MLX's patch releases are made on branches of their own."""
+
+    @pytest.fixture
+    def beside(self, clone) -> dict[str, str]:
+        """By release the commits that are on no branch that is searched."""
+        found = {}
+        for start, tags in (("v0.31.2", ["v0.31.3", "v0.31.10"]), ("v0.26.5", ["v0.26.6"]), ("v0.31.2", ["v0.31.4"])):
+            clone.git("checkout", "-q", "-b", f"of-{tags[0]}", start)
+            found |= {tag[1:]: clone.commit("patch", tag, annotated=tag == "v0.31.3") for tag in tags}
+            clone.git("checkout", "-q", "main")
+        clone.git("checkout", "-q", "--orphan", "alone")
+        found["0.27.0"] = clone.commit("of another history", "v0.27.0")
+        clone.git("checkout", "-q", "main")
+        return found
+
+    def test_what_is_measured_is_what_is_searched_in_the_same_order(self, clone, lane, beside):
+        measured, searched = plan.commits(lane), history.branch_commits(lane)[0]
+        assert [one for one in searched if one in measured] == measured
+        releases = upstream.release_commits(lane)
+        assert [releases[one] for one in measured] == [
+            "0.27.0", "0.26.5", "0.26.6", "0.31.2", "0.31.3", "0.31.4", "0.31.10", "0.32.0"
+        ]  # fmt: skip
+        on_branch = clone.git("rev-list", "--first-parent", "--reverse", "main").split()
+        assert [one for one in searched if one in on_branch] == on_branch
+        assert set(searched) == {*on_branch, *beside.values()}
+
+    def test_a_release_that_was_merged_follows_what_it_grew_from(self, clone, lane):
+        start = clone.git("rev-parse", "v0.31.2^{commit}")
+        clone.git("checkout", "-q", "-b", "side", "v0.31.2")
+        merged = clone.commit("patch", "v0.31.5")
+        clone.git("checkout", "-q", "main")
+        clone.git("merge", "-q", "--no-ff", "-m", "merge", "side")
+        searched = history.branch_commits(lane)[0]
+        assert searched.index(merged) == searched.index(start) + 1
+        assert merged in plan.commits(lane)
+
+    def test_results_of_a_release_beside_the_branch_are_in_the_history(self, tmp_path, clone, lane, beside):
+        (tmp_path / "of releases").mkdir()
+        made = synthetic.History(tmp_path / "of releases", 1)
+        made.commits = [beside["0.31.3"], clone.git("rev-parse", "v0.32.0^{commit}")]
+        for number in (0, 1):
+            made.add(number, {synthetic.SECONDS: {synthetic.CASE: 1.0 + number}})
+        known = history.read(lane, made.results)
+        assert [line for line in known.problems if "branch" in line] == []
+        (series,) = history.series(known.points)
+        assert [known.commits[place] for place in series.positions] == made.commits
+        assert series.values.tolist() == [1.0, 2.0]
+
+    def test_a_clone_without_tags_has_a_history_though_nothing_to_measure(self, clone, lane):
+        for tag in clone.git("tag").split():
+            clone.git("tag", "-d", tag)
+        assert history.branch_commits(lane)[0] == clone.git("rev-list", "--reverse", "main").split()
+        with pytest.raises(command.UserError, match="no release's tag"):
+            plan.commits(lane)
+
+    def test_in_another_lane_tags_are_only_names(self, clone, lane, beside):
+        lane.environment_type = "mlx"
+        on_branch = clone.git("rev-list", "--reverse", "main").split()
+        assert plan.commits(lane) == history.branch_commits(lane)[0] == on_branch
 
 
 class TestCommits:

@@ -59,9 +59,11 @@ def fetch(config: Config) -> None:
 
 def commits(config: Config) -> list[str]:
     """The commits of a lane that nights measure, the oldest first: of MLX's own only the releases. Raises UserError."""
-    if is_mlx(config):
-        return list(upstream.release_commits(config))
-    return history.branch_commits(config)[0]
+    searched = history.branch_commits(config)[0]
+    if not is_mlx(config):
+        return searched
+    releases = upstream.release_commits(config)
+    return [commit for commit in searched if commit in releases]
 
 
 def order(commits: Sequence[str], known: Set[str], begun: Set[str]) -> list[Planned]:
