@@ -40,6 +40,10 @@ A plain tuple of arrays, because that is what every MLX since 0.26.5 hands on to
 FLOATING = frozenset({mx.float32, mx.bfloat16, mx.float16, mx.float64})
 
 
+Dtypes = set[tuple[mx.Dtype, mx.Dtype, mx.Dtype, mx.Dtype]]
+"""Of a tree's leaves the dtypes of gradient, parameter, m and v, each combination once."""
+
+
 class ResumableAdamW(mlx.optimizers.AdamW):
     """Upstream's AdamW that goes on from what any variant, or upstream, saved.
 
@@ -115,11 +119,23 @@ class CompiledAdamW(ResumableAdamW):
 
     def apply_gradients(self, gradients: Any, parameters: Any) -> Any:
         with unchanged_on_error(self):
+            self.make_ready(gradients, parameters)
             return self.take_step(gradients, parameters)
+
+    def make_ready(self, gradients: Any, parameters: Any) -> None:
+        """Have a state that a step can go on from: in this optimizer's layout, and made where there is none yet."""
+        self.state["step"] = layouts.counted(self.step)
+        if not self._initialized:
+            self.init(self.first_tree(gradients, parameters))
+        elif layouts.PACKED in self.state:
+            self.take_over()
+
+    def first_tree(self, gradients: Any, parameters: Any) -> Any:
+        """What a state that is made in the first step is made like."""
+        return gradients
 
     def take_step(self, gradients: Any, parameters: Any) -> Any:
         """The new parameters; `state` is that after the step. Here both are upstream's."""
-        self.state["step"] = layouts.counted(self.step)
         return super().apply_gradients(gradients, parameters)
 
     def prepare(self, gradients: Any) -> Constants:
@@ -136,28 +152,24 @@ class CompiledAdamW(ResumableAdamW):
             self.state[name] = schedule(self.step)
         return constants
 
-    def matching(self, gradients: Any, parameters: Any) -> tuple[Any, bool]:
-        """The part of `parameters` that `gradients` covers, in its containers; and whether the variant's code fits it.
+    def matching(self, gradients: Any, parameters: Any) -> tuple[Any, Dtypes | None]:
+        """The part of `parameters` that `gradients` covers, in its containers; and the dtypes there are.
 
-        Where it does not, nothing may be given to a compiled function: a shapeless one would read beyond the smaller
-        array. State is made where there is none yet. Raises KeyError as upstream for a leaf without state.
+        No dtypes where a leaf's arrays do not fit each other: then nothing may be given to a compiled function, for a
+        shapeless one would read beyond the smaller array. Raises KeyError, as upstream does, for a leaf without state.
         """
-        if not self._initialized:
-            self.init(gradients)
-        if layouts.PACKED in self.state:
-            self.take_over()
-        odd: list[dict] = []
+        dtypes: Dtypes = set()
+        odd: list[mx.array] = []
 
         def pick(gradient: mx.array, parameter: mx.array, state: dict) -> mx.array:
-            if not fits(gradient, parameter, state["m"], state["v"]):
-                odd.append(state)
+            m, v = state["m"], state["v"]
+            if not gradient.shape == parameter.shape == m.shape == v.shape:
+                odd.append(gradient)
+            dtypes.add((gradient.dtype, parameter.dtype, m.dtype, v.dtype))
             return parameter
 
         picked = tree_map(pick, gradients, parameters, self.state)
-        if any("m_scale" in state for state in odd):
-            self.take_over()
-            return self.matching(gradients, parameters)
-        return picked, self.updates_leaves_itself and not odd
+        return picked, None if odd or not all(map(are_compatible, dtypes)) else dtypes
 
     @property
     def updates_leaves_itself(self) -> bool:
@@ -179,7 +191,13 @@ class CompiledAdamW(ResumableAdamW):
             return decay, rate
         return decay, (rate / (1 - b1**self.step)).astype(dtype), mx.rsqrt(1 - b2**self.step).astype(dtype)
 
+    def epsilon(self, gradient: mx.Dtype, v: mx.Dtype) -> mx.array:
+        """eps, rounded to what the root of v is computed in."""
+        return scalar(self.eps, wider(gradient, v))
+
     def apply_single(self, gradient: mx.array, parameter: mx.array, state: dict) -> mx.array:
+        if "m_scale" in state:
+            put_back(state, dict(layouts.upstream_leaf(state, "a leaf")))
         updated = super().apply_single(gradient, parameter, state)
         return updated.astype(parameter.dtype) if {updated.dtype, parameter.dtype} <= FLOATING else updated
 
@@ -234,12 +252,9 @@ def matching(gradients: Any, parameters: Any) -> Any:
     return tree_map(lambda _, parameter: parameter, gradients, parameters)
 
 
-def fits(gradient: mx.array, parameter: mx.array, m: mx.array, v: mx.array) -> bool:
-    """Whether a leaf's arrays are of one shape, and of floating dtypes or of one that is complex."""
-    if not gradient.shape == parameter.shape == m.shape == v.shape:
-        return False
-    dtypes = {gradient.dtype, parameter.dtype, m.dtype, v.dtype}
-    return dtypes <= FLOATING or dtypes == {mx.complex64}
+def are_compatible(dtypes: tuple[mx.Dtype, ...]) -> bool:
+    """Whether a leaf's arrays are all of floating dtypes, or all complex."""
+    return FLOATING.issuperset(dtypes) or set(dtypes) == {mx.complex64}
 
 
 @lru_cache(maxsize=64)
@@ -275,9 +290,10 @@ def new_parameter(parameter: mx.array, m: mx.array, v: mx.array, rates: Rates, e
     return (parameter * decay - rate * m / (root + eps)).astype(parameter.dtype)
 
 
-def _fused_leaf(
+def updated_leaf(
     gradient: mx.array, parameter: mx.array, m: mx.array, v: mx.array, rates: Rates, eps: mx.array, b1: float, b2: float
 ) -> tuple[mx.array, mx.array, mx.array]:
+    """(the new parameter, m', v')"""
     m = first_moment(gradient, m, b1)
     v = second_moment(gradient, v, b2)
     return new_parameter(parameter, m, v, rates, eps), m, v
@@ -285,4 +301,4 @@ def _fused_leaf(
 
 # One kernel with three outputs: the new parameter, m and v. Not shapeless: the broadcasts that a shapeless trace adds
 # exceed MLX's limit of depth, and it fuses 2 or 3 kernels where this makes one. The price is a trace for every shape.
-fused_leaf = mx.compile(_fused_leaf)
+fused_leaf = mx.compile(updated_leaf)

@@ -8,6 +8,8 @@ from mlx.utils import tree_map
 
 from adamw.base import CompiledAdamW, first_moment, matching, new_parameter, second_moment
 
+STORAGE = frozenset({mx.float32, mx.float16, mx.bfloat16})
+
 Scalars = tuple[mx.array, mx.array, mx.array]
 """What one step multiplies with, in float32: (decay, rate, eps).
 
@@ -23,7 +25,8 @@ class Float32AdamW(CompiledAdamW):
     A variant defines `apply_single`, the update of one leaf. A subclass that overrides it is honoured as upstream
     honours it: its `super().apply_single(...)` is the variant's own update, on the variant's own state.
 
-    Unlike upstream a lazy first step initialises from the parameters, not from the gradients.
+    Unlike upstream a lazy first step initialises from the parameters, not from the gradients. A leaf of another dtype
+    than those of `STORAGE` (float64, complex, integers) has upstream's state and upstream's update.
     """
 
     _shared: Any = None
@@ -38,9 +41,10 @@ class Float32AdamW(CompiledAdamW):
         """What all leaves of this step share, made once a step."""
         return self.scalars()
 
-    def apply_gradients(self, gradients: Any, parameters: Any) -> Any:
-        if not self._initialized:
-            self.init(matching(gradients, parameters)[0])
+    def first_tree(self, gradients: Any, parameters: Any) -> Any:
+        return matching(gradients, parameters)
+
+    def take_step(self, gradients: Any, parameters: Any) -> Any:
         self.prepare(gradients)
         self.count_step()
         self._shared = self.share(gradients)
@@ -48,6 +52,11 @@ class Float32AdamW(CompiledAdamW):
             return tree_map(self.apply_single, gradients, parameters, self.state)
         finally:
             self._shared = None  # it would keep the graph of this step
+
+
+def is_made_for(*arrays: mx.array) -> bool:
+    """Whether float32 holds what these arrays hold; else a leaf is upstream's to update."""
+    return STORAGE.issuperset(array.dtype for array in arrays)
 
 
 def float32_update(

@@ -81,18 +81,62 @@ def test_updates_below_half_a_unit_in_the_last_place_are_kept():
     np.testing.assert_allclose(results["master"], expected, atol=2**-8 + 1e-4)
 
 
-def test_the_master_wins_over_a_changed_parameter_until_it_is_forgotten():
-    def gradients(step):
-        return {"a": mx.ones((4,), mx.bfloat16)}
+def ones(step=0):
+    return {"a": mx.ones((4,), mx.bfloat16)}
 
+
+def test_the_master_wins_over_a_change_of_the_array_itself_until_it_is_forgotten():
     optimizer, undisturbed = master(), master()
-    train(optimizer, {"a": mx.ones((4,), mx.bfloat16)}, gradients, range(2))
-    parameters = train(undisturbed, {"a": mx.ones((4,), mx.bfloat16)}, gradients, range(2))
-    loaded = {"a": mx.full((4,), 5, mx.bfloat16)}
-    assert_identical(train(optimizer, loaded, gradients, [2]), train(undisturbed, parameters, gradients, [2]))
+    changed, parameters = (train(one, ones(), ones, range(2)) for one in (optimizer, undisturbed))
+    changed["a"][:] = 5
+    assert_identical(train(optimizer, changed, ones, [2]), train(undisturbed, parameters, ones, [2]))
     optimizer.state = optimizer.upstream_state()
-    assert float64(train(optimizer, loaded, gradients, [3])["a"]) == pytest.approx(5, abs=0.1)
+    loaded = {"a": mx.full((4,), 5, mx.bfloat16)}
+    assert float64(train(optimizer, loaded, ones, [3])["a"]) == pytest.approx(5, abs=0.1)
     assert optimizer.step.item() == 4
+
+
+@pytest.mark.parametrize("in_a_trace", [False, True])
+def test_elements_that_were_loaded_or_clipped_go_on_from_their_new_value_and_all_others_from_their_master(in_a_trace):
+    optimizer, twin = master(), master()
+    parameters = {"a": mx.array(values(8)).astype(mx.bfloat16)}
+    gradients = {"a": mx.array(values(8, 1)).astype(mx.bfloat16)}
+    parameters = train(optimizer, parameters, lambda step: gradients, range(3))
+    chosen = mx.arange(8) % 3 == 0
+    changed = mx.where(chosen, mx.array(0.25, mx.bfloat16), parameters["a"])
+    twin.state = tree_map(mx.array, optimizer.state)
+    twin.state["a"]["master"] = mx.where(chosen, 0.25, optimizer.state["a"]["master"])
+    expected = train(twin, {"a": changed}, lambda step: gradients, range(2))
+    step = optimizer.apply_gradients
+    if in_a_trace:
+        step = mx.compile(step, inputs=[optimizer.state], outputs=[optimizer.state])
+    actual = step(gradients, step(gradients, {"a": changed}))
+    assert_identical(actual, expected)
+    assert_identical(optimizer.state["a"], twin.state["a"])
+
+
+def test_a_resumed_parameter_does_not_lose_what_only_its_master_has():
+    optimizer, twin = master(), master()
+    parameters = train(optimizer, {"a": mx.array(values(8)).astype(mx.bfloat16)}, ones_like, range(3))
+    lost = optimizer.state["a"]["master"] - parameters["a"].astype(mx.float32)
+    assert mx.abs(lost).max().item() > 0
+    twin.state = tree_map(mx.array, optimizer.state)
+    copies = tree_map(mx.array, parameters)
+    assert_identical(train(twin, copies, ones_like, range(2)), train(optimizer, parameters, ones_like, range(2)))
+    assert_identical(twin.state, optimizer.state)
+
+
+def ones_like(step):
+    return {"a": mx.ones((8,), mx.bfloat16)}
+
+
+def test_a_parameter_that_was_cast_goes_on_in_its_new_dtype_from_its_own_value():
+    optimizer = master(weight_decay=0.0, learning_rate=0.0)
+    train(optimizer, {"a": mx.array(values(8)).astype(mx.bfloat16)}, ones_like, range(3))
+    for dtype in (mx.float32, mx.float16, mx.float32):
+        cast = {"a": mx.array(values(8, 3)).astype(dtype)}
+        assert_identical(train(optimizer, cast, ones_like, [0]), cast)
+        assert ("master" in optimizer.state["a"]) == (dtype == mx.float16)
 
 
 def test_init_makes_masters_of_its_parameters():

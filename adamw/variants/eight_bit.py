@@ -27,7 +27,7 @@ from typing import Any
 import mlx.core as mx
 
 from adamw.base import first_moment, second_moment
-from adamw.float32 import Float32AdamW, Scalars, float32_update, with_leaf_states
+from adamw.float32 import Float32AdamW, Scalars, float32_update, is_made_for, with_leaf_states
 
 PRECISIONS = ("float32_8bit", "bfloat16_8bit")
 
@@ -37,6 +37,9 @@ LEAST_BLOCK = 64
 
 GOLDEN = 2654435769
 """2^32 / 1.618...: its multiples modulo 2^32 are spread evenly, whichever stretch of them one looks at."""
+
+PARTS = {"m", "m_scale", "v", "v_scale"}
+"""The state of a leaf."""
 
 SMALLEST_SCALE = 2.0**-126
 """float32's smallest normal number: moments are divided by a scale."""
@@ -54,7 +57,12 @@ class AdamW(Float32AdamW):
 
     kernels_a_leaf = (3, 5)
 
-    def init_single(self, parameter: mx.array, state: dict) -> dict:
+    def own_leaf(self, leaf: dict, name: str) -> dict:
+        return leaf if leaf.keys() >= PARTS else super().own_leaf(leaf, name)
+
+    def init_single(self, parameter: mx.array, state: dict) -> dict | None:
+        if not is_made_for(parameter):
+            return super().init_single(parameter, state)
         state.update(packed(mx.zeros(parameter.shape), mx.zeros(parameter.shape)))
         return state
 
@@ -63,6 +71,8 @@ class AdamW(Float32AdamW):
         return self.scalars(), (self.step.astype(mx.uint32) * GOLDEN >> 8).astype(mx.float32) * 2**-24
 
     def apply_single(self, gradient: mx.array, parameter: mx.array, state: dict) -> mx.array:
+        if not is_made_for(gradient, parameter):
+            return super().apply_single(gradient, parameter, state)
         scalars, dither = self._shared or self.share(gradient)
         if "m_scale" not in state:
             state.update(packed(state["m"], state["v"]))
@@ -75,7 +85,7 @@ class AdamW(Float32AdamW):
 
     def upstream_state(self) -> dict[str, Any]:
         """The whole state in upstream's layout, with float32 m and v in every leaf's place."""
-        return with_leaf_states(unpacked, self.state)
+        return with_leaf_states(lambda leaf: unpacked(leaf) if "m_scale" in leaf else leaf, self.state)
 
 
 def updated(

@@ -6,20 +6,18 @@ launch costs more than that; a larger leaf is updated alone, unpacked.
 """
 
 import math
-import zlib
 from functools import cache
-from itertools import accumulate, count
-from typing import Any, NamedTuple, cast
+from itertools import count
+from typing import Any, NamedTuple
 
 import mlx.core as mx
 from mlx.utils import tree_flatten, tree_map
 
-from adamw.base import CompiledAdamW, fused_leaf
+from adamw import layouts
+from adamw.base import CompiledAdamW, are_compatible, fused_leaf, put_back
+from adamw.layouts import PACKED, Spot, Spots, views
 
 DEFAULT_LARGEST_PACKED = 2**17
-
-PACKED = "packed-moments"
-"""Where `state` has the moments of every buffer, in place of upstream's of every leaf. No name of a module's child."""
 
 
 class Leaf(NamedTuple):
@@ -31,27 +29,26 @@ class Leaf(NamedTuple):
 
 
 class Layout(NamedTuple):
-    """Which leaf lies where: a tree of the leaves' numbers, the leaves, and the numbers of those in every buffer."""
+    """Which leaf lies where: a tree of the leaves' numbers, the leaves, the numbers of those in every buffer, and their
+    places in the tree."""
 
     tree: Any
     leaves: list[Leaf]
     buffers: list[list[int]]
+    spots: Spots
 
     def shapes(self, buffer: list[int]) -> list[tuple[int, ...]]:
         return [self.leaves[number].shape for number in buffer]
-
-    def checksum(self) -> mx.array:
-        """What tells this layout from others in a checkpoint."""
-        paths = cast(list[tuple[str, int]], tree_flatten(self.tree))
-        shapes = [(path, self.leaves[number].shape) for path, number in paths]
-        return mx.array(zlib.crc32(repr((shapes, self.buffers)).encode()), mx.uint32)
 
 
 class AdamW(CompiledAdamW):
     """`mlx.optimizers.AdamW` that updates all small leaves of one dtype at once.
 
-    `state` holds the moments of a few buffers, not those of every leaf. `upstream_state()` gives those, and a state in
-    upstream's layout may be set at any time. A step whose gradients do not cover the tree is upstream's, unpacked.
+    `state` holds the moments of a few buffers, not those of every leaf, and says what lies where. `upstream_state()`
+    gives those of every leaf; a state of any variant may be set at any time, and any variant goes on from this one's.
+    `init` unpacks it, so that it may be called again where a tree has grown. A step whose gradients do not cover the
+    tree is upstream's, unpacked.
+
     Parameters other than those that the last step returned are packed anew: 2N bytes more. **The buffer wins**: an
     array that a step returned and that is changed since by `array[:] = ...` or `array *= ...` comes back in the next
     step as if it had not been. To change a parameter assign a new array.
@@ -68,30 +65,32 @@ class AdamW(CompiledAdamW):
         super().__init__(*args, **hyper_parameters)
         self.largest_packed = largest_packed
         self._layout: Layout | None = None
+        self._described: mx.array | None = None  # the description of what lies where that was read or written last
+        self._spots: Spots = []  # and what it says
         self._packed: list[dict[str, Any]] = []  # of every buffer its weights, and their views that a step returned
+
+    def own_layout(self, state: dict) -> dict:
+        if PACKED not in state:
+            return super().own_layout(state)
+        self._read(state[PACKED])  # in a trace it cannot be read
+        return state
 
     def upstream_state(self) -> dict:
         """The state with m and v in every leaf's place."""
         if PACKED not in self.state:
             return self.state
-        if self._layout is None:
-            raise ValueError("AdamW state is packed; which leaf lies where is known after the next step")
-        moments: dict[int, dict] = {}
-        for numbers, buffer in zip(self._layout.buffers, self.state[PACKED]["buffers"], strict=True):
-            parts = [unpacked(buffer[name], self._layout.shapes(numbers)) for name in ("m", "v")]
-            moments |= {number: {"m": m, "v": v} for number, m, v in zip(numbers, *parts, strict=True)}
-        rest = {name: value for name, value in self.state.items() if name != PACKED}
-        return rest | tree_map(lambda number: moments[number], self._layout.tree)
+        return layouts.unpacked(self.state, self._read(self.state[PACKED]))
 
     def init(self, parameters: Any) -> None:
-        if PACKED in self.state:  # set, and complete
-            self._initialized = True
-        else:
-            super().init(parameters)
+        self._unpack_state()
+        super().init(parameters)
 
-    def apply_gradients(self, gradients: Any, parameters: Any) -> Any:
+    def make_ready(self, gradients: Any, parameters: Any) -> None:
+        self.state["step"] = layouts.counted(self.step)
         if not self._initialized:
             self.init(gradients)
+
+    def take_step(self, gradients: Any, parameters: Any) -> Any:
         number, leaves = count(), []
 
         def place(gradient: mx.array, parameter: mx.array) -> int:
@@ -100,75 +99,92 @@ class AdamW(CompiledAdamW):
 
         tree = tree_map(place, gradients, parameters)
         if not (self.updates_leaves_itself and self._pack_state(tree, leaves)):
-            self._set_state(self.upstream_state())
-            return super().apply_gradients(gradients, parameters)
+            self._unpack_state()
+            layouts.complete(self.state, gradients)
+            return super().take_step(gradients, parameters)
         self.prepare(gradients)
         self.count_step()
         updated = self._updated(leaves)
         return tree_map(lambda number: updated[number], tree)
 
+    def _read(self, packed: Any) -> Spots:
+        """What lies where in packed moments. Raises ValueError.
+
+        In a trace a description cannot be read. There it is the one that was read before, which goes through unchanged.
+        """
+        if packed.get("layout") is not self._described:
+            try:
+                self._spots, self._described = layouts.read(packed), packed["layout"]
+            except layouts.NotNow:
+                if self._described is None or not layouts.agree(self._spots, packed):
+                    raise
+        return self._spots
+
     def _pack_state(self, tree: Any, leaves: list[tuple[mx.array, mx.array]]) -> bool:
-        """Have the state packed as `tree` needs it. False if it cannot be: shapes differ, or leaves are missing."""
+        """Have the state packed as `tree` needs it. False if it cannot be: arrays do not fit, or leaves are missing."""
         kinds = [Leaf(gradient.shape, parameter.dtype, gradient.dtype) for gradient, parameter in leaves]
         if any(parameter.shape != kind.shape for (_, parameter), kind in zip(leaves, kinds, strict=True)):
             return False
-        known = self._layout
-        if known and PACKED in self.state and (known.tree, known.leaves) == (tree, kinds):
-            return True
-        layout = Layout(tree, kinds, buffers(kinds, self.largest_packed))
-        if PACKED in self.state and not known:
-            if self.state[PACKED]["layout"].item() != layout.checksum().item():  # of the checkpoint
-                raise ValueError(
-                    "AdamW state was packed for another tree, or another largest_packed; set its upstream_state()"
-                )
-            self._layout = layout
+        known, there = self._layout, self.state.get(PACKED)
+        if known and there and (known.tree, known.leaves) == (tree, kinds) and self._read(there) == known.spots:
             return True
         state = self.upstream_state()
-        rest = {name: value for name, value in state.items() if isinstance(value, mx.array)}
-        moments: list[dict] = []
-        tree_map(lambda _, state: moments.append(state), tree, state)
-        if len(tree_flatten(state)) > len(tree_flatten([rest, moments])):
+        places = [place for place in layouts.paths(tree) if place is not None]
+        moments = [layouts.at(state, place) for place in places]
+        rest = {name: value for name, value in state.items() if not isinstance(value, (dict, list, tuple))}
+        if len(places) < len(leaves) or len(tree_flatten(state)) > len(tree_flatten([rest, moments])):
             return False
-        packed_moments = [
-            {name: packed([moments[number][name] for number in numbers]) for name in ("m", "v")}
-            for numbers in layout.buffers
-        ]
-        self._layout, self._packed = layout, []
-        self._set_state(rest | {PACKED: {"layout": layout.checksum(), "buffers": packed_moments}})
+        if not all(map(fits, kinds, moments)):
+            return False
+        numbers = buffers(kinds, self.largest_packed)
+        spots = [[Spot(places[n], kinds[n].shape) for n in row] for row in numbers]
+        packed_moments = [{name: packed([moments[n][name] for n in row]) for name in ("m", "v")} for row in numbers]
+        self._layout, self._packed = Layout(tree, kinds, numbers, spots), []
+        self._spots, self._described = spots, layouts.described(spots)
+        put_back(self.state, rest | {PACKED: {"layout": self._described, "buffers": packed_moments}})
         return True
 
-    def _set_state(self, state: dict) -> None:
-        """Put `state` into the dict that is there, which a compiled step may have captured."""
-        content = dict(state)
-        self.state.clear()
-        self.state.update(content)
+    def _unpack_state(self) -> None:
+        """Have m and v in every leaf's place, in the dict that is there, which a compiled step may have captured."""
+        if PACKED in self.state:
+            put_back(self.state, dict(self.upstream_state()))
+        self._layout, self._packed = None, []
 
     def _updated(self, leaves: list[tuple[mx.array, mx.array]]) -> list[mx.array]:
         """The new parameters, in the order of the leaves."""
         assert self._layout
-        rates, constants = cache(self.rates), self.constants
-        old, self._packed = self._packed or [{"weights": None, "views": []}] * len(self._layout.buffers), []
+        b1, b2 = self.betas
+        rates, epsilon = cache(self.rates), cache(self.epsilon)
+        old = self._packed or [{"weights": None, "views": []}] * len(self._layout.buffers)
+        new: list[dict[str, Any]] = []
         updated: dict[int, mx.array] = {}
-        for numbers, state, last in zip(self._layout.buffers, self.state[PACKED]["buffers"], old, strict=True):
+        moments = self.state[PACKED].get("buffers", [])  # a file has none of a tree without leaves
+        for numbers, state, last in zip(self._layout.buffers, moments, old, strict=True):
             gradients, parameters = zip(*(leaves[number] for number in numbers), strict=True)
             same = len(last["views"]) == len(parameters) and all(map(is_same, last["views"], parameters))
             weights = last["weights"] if same else packed(parameters)
             gradient = packed(gradients)
-            weights, state["m"], state["v"] = fused_leaf(
-                gradient, weights, state["m"], state["v"], rates(gradient.dtype), constants
-            )
-            views = unpacked(weights, self._layout.shapes(numbers))
-            if len(views) > 1:
-                self._packed.append({"weights": weights, "views": views})
+            scalars = rates(gradient.dtype), epsilon(gradient.dtype, state["v"].dtype), b1, b2
+            weights, state["m"], state["v"] = fused_leaf(gradient, weights, state["m"], state["v"], *scalars)
+            returned = views(weights, self._layout.shapes(numbers))
+            if len(returned) > 1:
+                new.append({"weights": weights, "views": returned})
             else:  # nothing of a leaf that stands alone is packed, nor kept
-                self._packed.append({"weights": None, "views": []})
-            updated |= zip(numbers, views, strict=True)
+                new.append({"weights": None, "views": []})
+            updated |= zip(numbers, returned, strict=True)
+        self._packed = new
         return [updated[number] for number in range(len(leaves))]
 
     def __getstate__(self) -> dict:
         """A copy packs for itself."""
-        state = self.upstream_state() if self._layout else self.state
-        return super().__getstate__() | {"_state": state, "_layout": None, "_packed": []}
+        itself: dict[str, Any] = {"_layout": None, "_packed": [], "_described": None, "_spots": []}
+        return super().__getstate__() | itself | {"_state": self.upstream_state()}
+
+
+def fits(kind: Leaf, moments: dict) -> bool:
+    """Whether a leaf's moments are of its shape, and its arrays such as one kernel takes."""
+    m, v = moments["m"], moments["v"]
+    return kind.shape == m.shape == v.shape and are_compatible((kind.gradient, kind.parameter, m.dtype, v.dtype))
 
 
 def is_same(one: mx.array, other: mx.array) -> bool:
@@ -190,11 +206,3 @@ def buffers(leaves: list[Leaf], largest_packed: int) -> list[list[int]]:
 def packed(arrays: Any) -> mx.array:
     """The elements of all `arrays`, end to end; a single array as it is."""
     return mx.concatenate([array.reshape(-1) for array in arrays]) if len(arrays) > 1 else arrays[0]
-
-
-def unpacked(buffer: mx.array, shapes: list[tuple[int, ...]]) -> list[mx.array]:
-    """Views of the elements of `buffer` in these shapes."""
-    if len(shapes) == 1:
-        return [buffer.reshape(shapes[0])]
-    ends = list(accumulate(math.prod(shape) for shape in shapes))
-    return [part.reshape(shape) for part, shape in zip(mx.split(buffer, ends[:-1]), shapes, strict=True)]

@@ -21,9 +21,9 @@ class AdamW(GpuAdamW):
 
     name = "kernel"
 
-    def apply_gradients(self, gradients: Any, parameters: Any) -> Any:
+    def take_step(self, gradients: Any, parameters: Any) -> Any:
         if not self.updates_leaves_itself:
-            return super().apply_gradients(gradients, parameters)
+            return super().take_step(gradients, parameters)
         self.prepare(gradients)
         self.count_step()
         places: list[Place] = []

@@ -10,7 +10,7 @@ from typing import Any
 import mlx.core as mx
 from mlx.utils import tree_map
 
-from adamw.base import CompiledAdamW, Constants, Rates, first_moment, matching, new_parameter, second_moment
+from adamw.base import CompiledAdamW, Rates, first_moment, new_parameter, second_moment
 
 # Shapeless: one trace serves every leaf of a dtype and number of dimensions.
 compiled_first_moment = mx.compile(first_moment, shapeless=True)
@@ -18,11 +18,13 @@ compiled_second_moment = mx.compile(second_moment, shapeless=True)
 compiled_parameter = mx.compile(new_parameter, shapeless=True)
 
 
-def update_leaf(gradient: mx.array, parameter: mx.array, state: dict, rates: Rates, constants: Constants) -> mx.array:
+def update_leaf(
+    gradient: mx.array, parameter: mx.array, state: dict, rates: Rates, eps: mx.array, b1: float, b2: float
+) -> mx.array:
     """The new parameter; m and v of `state` are replaced. Nothing is evaluated."""
-    state["m"] = compiled_first_moment(gradient, state["m"], constants.b1)
-    state["v"] = compiled_second_moment(gradient, state["v"], constants.b2)
-    return compiled_parameter(parameter, state["m"], state["v"], rates, constants.eps)
+    state["m"] = compiled_first_moment(gradient, state["m"], b1)
+    state["v"] = compiled_second_moment(gradient, state["v"], b2)
+    return compiled_parameter(parameter, state["m"], state["v"], rates, eps)
 
 
 class AdamW(CompiledAdamW):
@@ -30,15 +32,16 @@ class AdamW(CompiledAdamW):
 
     kernels_a_leaf = (3, 3)
 
-    def apply_gradients(self, gradients: Any, parameters: Any) -> Any:
-        parameters, shapes_agree = matching(gradients, parameters)
-        if not (shapes_agree and self.updates_leaves_itself):
-            return super().apply_gradients(gradients, parameters)
-        self.prepare(gradients)
+    def take_step(self, gradients: Any, parameters: Any) -> Any:
+        parameters, dtypes = self.matching(gradients, parameters)
+        if dtypes is None or not self.updates_leaves_itself:
+            return super().take_step(gradients, parameters)
+        b1, b2, *_ = self.prepare(gradients)
         self.count_step()
-        rates, constants = cache(self.rates), self.constants
+        rates, epsilon = cache(self.rates), cache(self.epsilon)
 
         def update(gradient: mx.array, parameter: mx.array, state: dict) -> mx.array:
-            return update_leaf(gradient, parameter, state, rates(gradient.dtype), constants)
+            eps = epsilon(gradient.dtype, state["v"].dtype)
+            return update_leaf(gradient, parameter, state, rates(gradient.dtype), eps, b1, b2)
 
         return tree_map(update, gradients, parameters, self.state)

@@ -17,7 +17,7 @@ import mlx.core as mx
 from mlx.utils import tree_flatten
 
 from adamw.base import first_moment, new_parameter, second_moment
-from adamw.float32 import Float32AdamW, Scalars
+from adamw.float32 import Float32AdamW, Scalars, is_made_for
 
 PRECISIONS = ("bfloat16", "mixed")
 
@@ -60,6 +60,8 @@ class AdamW(Float32AdamW):
         return self.scalars(), iter(mx.random.split(key, max(1, len(tree_flatten(gradients)))))
 
     def apply_single(self, gradient: mx.array, parameter: mx.array, state: dict) -> mx.array:
+        if not is_made_for(gradient, parameter, state["m"], state["v"]):
+            return super().apply_single(gradient, parameter, state)
         scalars, keys = self._shared or self.share(gradient)
         arrays = parameter, state["m"], state["v"]
         shape = mx.broadcast_shapes(*(array.shape for array in arrays), gradient.shape)

@@ -5,13 +5,13 @@ evaluated, its old arrays return to MLX's cache, and the next window's new array
 7N to 4N plus about 3 windows' worth of new arrays (and the same again for the window that is evaluated meanwhile).
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any
 
 import mlx.core as mx
 
-from adamw.base import CompiledAdamW, Constants, Rates, fused_leaf, matching
+from adamw.base import CompiledAdamW, fused_leaf, matching, unchanged_on_error
 from adamw.variants.split import update_leaf
 
 SMALLEST_WINDOW, LARGEST_WINDOW = 2**20, 16 * 2**20
@@ -61,56 +61,72 @@ class AdamW(CompiledAdamW):
         self.window_bytes = window_bytes
 
     def apply_gradients(self, gradients: Any, parameters: Any) -> Any:
-        parameters, shapes_agree = matching(gradients, parameters)
-        if not (shapes_agree and self.updates_leaves_itself):
+        with unchanged_on_error(self):
+            if ours := self._can_update(gradients, parameters):
+                tree = editable(matching(gradients, parameters))
+                self.prepare(gradients)
+                self.count_step()
+        if not ours:
             return super().apply_gradients(gradients, parameters)
-        tree = editable(parameters)
         del parameters
-        self.prepare(gradients)
         self._update_in_place(list(leaves(gradients, tree, self.state)))
-        return matching(gradients, tree)[0]
+        return matching(gradients, tree)
 
     def update(self, model: Any, gradients: Any) -> None:
-        if not self._initialized:
-            self.init(gradients)
-        places = list(leaves(gradients, model, self.state))
-        tied = len({(id(place.container), place.key) for place in places}) < len(places)
-        _, shapes_agree = matching(gradients, model)
-        if tied or not (shapes_agree and self.updates_leaves_itself):
-            super().update(model, gradients)  # which reads a tied parameter twice before it writes
-        else:
-            self.prepare(gradients)
+        with unchanged_on_error(self):
+            if ours := self._can_update(gradients, model):
+                places = list(leaves(gradients, model, self.state))
+                ours = len({(id(place.container), place.key) for place in places}) == len(places)
+            if ours:
+                self.prepare(gradients)
+                self.count_step()
+        if ours:
             self._update_in_place(places)
+        else:
+            super().update(model, gradients)  # which reads a tied parameter twice before it writes
+
+    def _can_update(self, gradients: Any, parameters: Any) -> bool:
+        """Whether this step is not upstream's to make. State is made where there is none yet."""
+        self.make_ready(gradients, parameters)
+        return self.updates_leaves_itself and self.matching(gradients, parameters)[1] is not None
 
     def _update_in_place(self, places: list[Leaf]) -> None:
-        """Replace the arrays in `places` and of the state, one window after the other, two in flight."""
-        self.count_step()
-        rates, constants = cache(self.rates), self.constants
+        """Replace the arrays in `places` and of the state, one window after the other, two in flight.
+
+        An exception leaves the leaves before it updated and those after it as they were, as it does in upstream's step.
+        """
+        replace = self._replacement()
         window_bytes = self.window_bytes or default_window(sum(place.parameter.nbytes for place in places))
         in_flight: list[mx.array] = []
         for window in windows(places, window_bytes):
             for leaf in window:
-                replace(leaf, leaf.parameter.nbytes > window_bytes, rates(leaf.gradient.dtype), constants)
+                replace(leaf, leaf.parameter.nbytes > window_bytes)
             started = [array for leaf in window for array in (leaf.parameter, leaf.state["m"], leaf.state["v"])]
             mx.async_eval(started)
             mx.eval(in_flight)
             in_flight = started
         mx.eval(in_flight, self.step)
 
+    def _replacement(self) -> Callable[[Leaf, bool], None]:
+        """What puts a leaf's new arrays in the place of the old ones: in their buffers if it is large."""
+        b1, b2 = self.betas
+        rates, epsilon = cache(self.rates), cache(self.epsilon)
+
+        def replace(leaf: Leaf, is_large: bool) -> None:
+            gradient, parameter, state = leaf.gradient, leaf.parameter, leaf.state
+            scalars = rates(gradient.dtype), epsilon(gradient.dtype, state["v"].dtype), b1, b2
+            if is_large:
+                leaf.parameter = update_leaf(gradient, parameter, state, *scalars)
+            else:
+                leaf.parameter, state["m"], state["v"] = fused_leaf(
+                    gradient, parameter, state["m"], state["v"], *scalars
+                )
+
+        return replace
+
 
 def default_window(parameter_bytes: int) -> int:
     return min(max(parameter_bytes // WINDOWS_A_TREE, SMALLEST_WINDOW), LARGEST_WINDOW)
-
-
-def replace(leaf: Leaf, is_large: bool, rates: Rates, constants: Constants) -> None:
-    """Put a leaf's new arrays in the place of the old ones: in their buffers if it `is_large`."""
-    gradient, parameter, state = leaf.gradient, leaf.parameter, leaf.state
-    if is_large:
-        leaf.parameter = update_leaf(gradient, parameter, state, rates, constants)
-    else:
-        leaf.parameter, state["m"], state["v"] = fused_leaf(
-            gradient, parameter, state["m"], state["v"], rates, constants
-        )
 
 
 def editable(tree: Any) -> Any:
