@@ -11,17 +11,20 @@ import importlib.util
 import itertools
 import json
 import os
+import queue
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from benchmarks.harness import gpu_process, ncu
-from benchmarks.harness.files import append_line, write_whole
+from benchmarks.harness.files import append_line
 from benchmarks.harness.peer_process import THREADS
 from scripts import command, git
 from scripts.gpu import findings, tables
@@ -38,7 +41,8 @@ EPILOG = """examples:
 
 exit codes: 0 nothing assumed was wrong, 1 something was, 2 error (no GPU that MLX runs on), 130 interrupted
 
-The file has a line of JSON for everything that is found, as soon as it is: whatever ends the command, it is there.
+The file has a line of JSON for everything that is found, as soon as it is: whatever ends the command, it is there. A
+second run is added to it, and --show shows the last.
 """
 
 
@@ -62,6 +66,9 @@ def plan() -> dict[str, list[list[str]]]:
         "card": [["card"]],
     }
 
+
+LONGEST = 90.0
+"""Seconds that a process may take: one that hangs is to leave time for the others."""
 
 UNTIMED = ("right", "counters")
 """Parts that measure no time, so that their processes run at once."""
@@ -94,15 +101,17 @@ def main(arguments: list[str] | None = None) -> int:
     if options.show:
         return told(read(options.show), console)
     wanted = [name for name in plan() if name in (options.only or plan()) and name not in (options.skip or ())]
-    write_whole(options.json, "")
     lines: list[dict[str, Any]] = []
     begin = {"what": "begun", "commit": git.here(), "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
+    os.environ.pop(gpu_process.BUS, None)
     for line in itertools.chain([begin], looked(groups(wanted), time.monotonic() + options.seconds)):
         lines.append(line)
         append_line(options.json, json.dumps(command.finite(line)))
         say(line, console)
         if why := no_gpu(line):
             raise command.UserError(why)
+        if line["what"] == "settings":  # for the processes that are started from now on
+            os.environ[gpu_process.BUS] = str(line["device_info"].get("pci_bus_id", ""))
     code = told(lines, console)
     console.print(f"written: {options.json}", markup=False, highlight=False, soft_wrap=True)
     return code
@@ -122,13 +131,13 @@ def no_gpu(line: dict[str, Any]) -> str | None:
 
 def told(lines: list[dict[str, Any]], console: Console) -> int:
     """Print what was found; 1 if something was assumed that is wrong, else 0."""
-    found = findings.all(lines)
+    found = findings.judged(lines)
     tables.show(lines, found, console)
     return int(any(one.holds is False for one in found))
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """The lines of a file that was written before; one that was cut short is passed over. Raises UserError."""
+    """The lines of the last run in a file; one that was cut short is passed over. Raises UserError."""
     try:
         text = path.read_text()
     except (OSError, UnicodeDecodeError) as error:
@@ -140,7 +149,8 @@ def read(path: Path) -> list[dict[str, Any]]:
     kept = [line for line in lines if isinstance(line, dict) and isinstance(line.get("what"), str)]
     if not kept:
         raise command.UserError(f"{path} has nothing that gpu-check found; name a file that it wrote")
-    return kept
+    begun = [place for place, line in enumerate(kept) if line["what"] == "begun"]
+    return kept[begun[-1] if begun else 0 :]
 
 
 def looked(groups: list[list[list[str]]], until: float) -> Iterator[dict[str, Any]]:
@@ -155,17 +165,39 @@ def looked(groups: list[list[list[str]]], until: float) -> Iterator[dict[str, An
         for group, following in zip(groups, [*groups[1:], []], strict=True):
             current = ahead or [begun(words, folder, stack) for words in group]
             ahead = [begun(words, folder, stack) for words in following] if len(following) == 1 else []
+            if time.monotonic() >= until:
+                yield from (part.lost(f"{NO_TIME}: not begun") for part in current)
+            else:
+                yield from at_once([partial(finding, part, folder, until) for part in current])
             for part in current:
-                if time.monotonic() < until:
-                    part.begin()
-            for part in current:
-                if time.monotonic() >= until:
-                    yield part.lost(f"{NO_TIME}: not begun")
-                elif part.words == ["traffic"]:
-                    yield from profiled(part, folder, until)
-                else:
-                    yield from part.lines(until - time.monotonic())
                 part.close()
+
+
+def finding(part: Part, folder: str, until: float) -> Iterator[dict[str, Any]]:
+    """What a part finds within its time."""
+    seconds = min(until - time.monotonic(), LONGEST)
+    return profiled(part, folder, seconds) if part.words == ["traffic"] else part.lines(seconds)
+
+
+def at_once(looks: list[Callable[[], Iterator[dict[str, Any]]]]) -> Iterator[dict[str, Any]]:
+    """What all `looks` find, each in a thread, as they find it."""
+    found: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
+
+    def gather(look: Callable[[], Iterator[dict[str, Any]]]) -> None:
+        with contextlib.suppress(ValueError):  # of a process that was closed, since nobody looks any further
+            for line in look():
+                found.put(line)
+        found.put(None)
+
+    for look in looks:
+        threading.Thread(target=gather, args=(look,), daemon=True).start()
+    running = len(looks)
+    while running:
+        line = found.get()
+        if line is None:
+            running -= 1
+        else:
+            yield line
 
 
 def begun(words: list[str], folder: str, stack: contextlib.ExitStack) -> Part:
@@ -179,13 +211,13 @@ def begun(words: list[str], folder: str, stack: contextlib.ExitStack) -> Part:
     return part
 
 
-def profiled(part: Part, folder: str, until: float) -> Iterator[dict[str, Any]]:
+def profiled(part: Part, folder: str, seconds: float) -> Iterator[dict[str, Any]]:
     """The bytes that the kernels of every profiled case moved."""
     if ncu.command("") is None:
         yield part.lost("not available here: ncu, NVIDIA's profiler, is not installed")
         return
     names = []
-    for line in part.lines(until - time.monotonic()):
+    for line in part.lines(seconds):
         if line["what"] == "profiled":
             names.append(line["case"])
         else:

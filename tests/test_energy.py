@@ -81,6 +81,7 @@ class Nvml:
     ANSWERS: dict[str, Any] = {
         "nvmlInit": None,
         "nvmlDeviceGetHandleByIndex": "card 0",
+        "nvmlDeviceGetHandleByPciBusId": "another card",
         "nvmlDeviceGetName": b"NVIDIA H200",
         "nvmlSystemGetDriverVersion": "580.159.04",
         "nvmlDeviceGetMemoryInfo": SimpleNamespace(total=150754820096, used=644939776),
@@ -120,6 +121,12 @@ class TestNvidia:
         assert told["mig"] is None  # not told
         assert told.keys() == nvidia.FIGURES.keys()
         assert not [name for name in nvml.asked if "Set" in name or "Serial" in name or "UUID" in name]
+
+    def test_the_card_on_a_bus(self):
+        nvml = Nvml()
+        assert nvidia.about(nvml, "0000:00:06.0")["name"] == "NVIDIA H200"
+        assert "nvmlDeviceGetHandleByPciBusId" in nvml.asked
+        assert "nvmlDeviceGetHandleByIndex" not in nvml.asked
 
     @pytest.mark.parametrize("missing", ["nvmlInit", "nvmlDeviceGetHandleByIndex"])
     def test_no_driver_and_no_card(self, missing):
@@ -274,17 +281,27 @@ class TestNcu:
         assert words[words.index("--clock-control") + 1] == words[words.index("--cache-control") + 1] == "none"
 
 
+CASE = "compiled/float32/leaf_1024"
+
+
 class TestExtras:
+    @pytest.fixture
+    def untold(self, monkeypatch) -> list[dict[str, Any]]:
+        """What the run's ledger says of cases without a figure."""
+        told: list[dict[str, Any]] = []
+        monkeypatch.setattr(extras.ledger, "append", told.append)
+        return told
+
     @pytest.fixture(autouse=True)
     def here(self, monkeypatch, tmp_path):
         monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr(extras, "HERE", SimpleNamespace(energy=lambda backend: None))
+        monkeypatch.setattr(extras, "HERE", SimpleNamespace(energy=lambda backend, bus: None))
 
     def test_nothing_is_measured_unless_it_is_asked_for(self, monkeypatch):
         monkeypatch.delenv(extras.VARIABLE, raising=False)
         assert extras.begin() == {}
-        assert extras.energy_of(lambda: None) is None
-        assert extras.traffic_of(cases.case("compiled", "float32/leaf_1024")) is None
+        assert extras.energy_of(CASE, lambda: None) is None
+        assert extras.traffic_of(CASE) is None
 
     def test_an_unknown_one_is_named(self, monkeypatch):
         monkeypatch.setenv(extras.VARIABLE, "energy, heat")
@@ -297,25 +314,26 @@ class TestExtras:
             "energy": "not available here: nothing counts energy, or nothing that may be read",
             "traffic": "not available here: no counters of DRAM's bytes that can be read",
         }
-        assert extras.energy_of(lambda: None) is None
+        assert extras.energy_of(CASE, lambda: None) is None
         monkeypatch.setattr(extras.machine, "backend", lambda: "CUDA")
         monkeypatch.setattr(extras.ncu, "command", lambda log: None)
         assert extras.begin()["traffic"] == "not available here: ncu, NVIDIA's profiler, is not installed"
-        assert extras.traffic_of(cases.case("compiled", "float32/leaf_1024")) is None
+        assert extras.traffic_of(CASE) is None
 
-    def test_energy_where_it_is_counted(self, monkeypatch):
+    def test_energy_where_it_is_counted(self, monkeypatch, untold):
         clock = Clock()
         monkeypatch.setattr(energy.time, "perf_counter", lambda: clock.now)
         monkeypatch.setattr(energy.time, "sleep", clock.pass_by)
-        monkeypatch.setattr(extras, "HERE", SimpleNamespace(energy=lambda backend: Meter("a clock", clock.joules)))
+        monkeypatch.setattr(extras, "HERE", SimpleNamespace(energy=lambda backend, bus: Meter("a clock", clock.joules)))
         monkeypatch.setenv(extras.VARIABLE, "energy")
         assert re.fullmatch(r"a clock, (99|100)\.\d W idle", extras.begin()["energy"])
-        found = extras.energy_of(lambda: clock.pass_by(0.001, working=True))
+        found = extras.energy_of(CASE, lambda: clock.pass_by(0.001, working=True))
         assert found
         assert found.joules == pytest.approx(0.3, rel=0.05)
         clock.own = 0.0
         clock.watts = 1.0
-        assert extras.energy_of(lambda: clock.pass_by(0.001)) is None
+        assert extras.energy_of(CASE, lambda: clock.pass_by(0.001)) is None
+        assert untold[0]["why"].endswith("idle: nothing that is the steps' own")
 
     @pytest.fixture
     def profiler(self, monkeypatch, tmp_path) -> Path:
@@ -329,19 +347,31 @@ class TestExtras:
         return script
 
     def test_the_bytes_of_a_step(self, profiler):
-        case = cases.case("compiled", "float32/leaf_1024")
         assert extras.begin() == {"traffic": ncu.SOURCE}
-        assert extras.traffic_of(case) == Traffic(268_448_000, 199_881_472, ncu.SOURCE)
+        assert extras.traffic_of(CASE) == Traffic(268_448_000, 199_881_472, ncu.SOURCE)
 
     @pytest.mark.parametrize("does", ["exit 1", 'echo \'"ID"\' > "$1"', UNTOLD, "sleep 60"])
-    def test_a_profiler_that_fails_leaves_no_figure(self, profiler, monkeypatch, does):
+    def test_a_profiler_that_fails_leaves_no_figure_but_a_word(self, profiler, monkeypatch, untold, does):
         profiler.write_text(f"#!/bin/sh\n{does}\n")
         monkeypatch.setattr(extras, "LONGEST", 0.5)
-        assert extras.traffic_of(cases.case("compiled", "float32/leaf_1024")) is None
+        extras.COUNTED.write_text("true")  # it was found to work when the run began
+        assert extras.traffic_of(CASE) is None
+        (line,) = untold
+        assert (line["what"], line["case"], line["extra"]) == ("untold", CASE, "traffic")
+        assert re.fullmatch(r"ncu (told no bytes \(exit code [01]\)|was not done within 0.5 s)", line["why"])
+        assert extras.begin()["traffic"] == f"not available here: {line['why']}"
 
-    def test_a_profiler_that_cannot_be_started(self, profiler):
+    def test_a_profiler_that_is_refused(self, profiler, untold):
+        profiler.write_text('#!/bin/sh\necho "==ERROR== ERR_NVGPUCTRPERM - no permission"\nexit 1\n')
+        assert extras.begin() == {"traffic": "not available here: ncu says ERR_NVGPUCTRPERM - no permission"}
+        assert extras.traffic_of(CASE) is None
+        assert untold == []  # once is enough
+
+    def test_a_profiler_that_cannot_be_started(self, profiler, untold):
         profiler.chmod(0o644)
-        assert extras.traffic_of(cases.case("compiled", "float32/leaf_1024")) is None
+        extras.COUNTED.write_text("true")
+        assert extras.traffic_of(CASE) is None
+        assert untold[0]["why"] == "ncu cannot be started: Permission denied"
 
 
 ENERGY = Energy(4.77, 126.8, 521.1, 2.09, 173, "NVML, the whole card")
@@ -349,7 +379,7 @@ ENERGY = Energy(4.77, 126.8, 521.1, 2.09, 173, "NVML, the whole card")
 
 def test_a_measurement_has_them_where_there_are_any_and_older_lines_are_read(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(extras, "energy_of", lambda step: ENERGY)
+    monkeypatch.setattr(extras, "energy_of", lambda case, step: ENERGY)
     monkeypatch.setattr(extras, "traffic_of", lambda case: Traffic(1.0, 2.0, "made up"))
     case = cases.case("compiled", "float32/leaf_1024")
     found = run.measured(case, tmp_path / "fresh.json")
@@ -358,7 +388,7 @@ def test_a_measurement_has_them_where_there_are_any_and_older_lines_are_read(mon
     assert Measurement.from_dict(plain) == found
     del plain["energy"], plain["traffic"]
     assert Measurement.from_dict(plain).energy is None
-    monkeypatch.setattr(extras, "energy_of", lambda step: None)
+    monkeypatch.setattr(extras, "energy_of", lambda case, step: None)
     assert "energy" not in measure.measure(case).to_dict()
 
 

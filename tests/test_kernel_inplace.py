@@ -130,6 +130,29 @@ def test_as_many_launches_as_must_be(launches, backend):
     assert [(len(launch.inputs) - 3) // 4 for launch in launches] == [most, 2]
 
 
+def test_a_launch_that_cannot_be_made_stops_those_before_it(launches, monkeypatch):
+    """Of two dtypes the first has its kernel: it must not be run before the second's is there."""
+    optimizer = adamw.create("kernel_inplace", **SETTINGS[0])
+    tree = {"list": [values(300, mx.float32, 1), values(300, mx.bfloat16, 2), values(3, mx.float32, 3)]}
+    parameters = stepped(optimizer, tree, 1)
+    before = [np.array(float64(array)) for array in (*parameters["list"], optimizer.state["list"][0]["m"])]
+    small, made = optimizer.state["list"][2]["m"], optimizer.launcher
+
+    def launcher(kind, *arguments, **more):
+        if kind.w == mx.bfloat16:
+            raise MemoryError
+        return made(kind, *arguments, **more)
+
+    monkeypatch.setattr(optimizer, "launcher", launcher)
+    with pytest.raises(MemoryError):
+        optimizer.apply_gradients(tree, parameters)
+    after = [np.array(float64(array)) for array in (*parameters["list"], optimizer.state["list"][0]["m"])]
+    for expected, actual in zip(before, after, strict=True):
+        np.testing.assert_array_equal(actual, expected)
+    assert optimizer.state["list"][2]["m"] is small
+    assert optimizer.step.item() == 1
+
+
 @pytest.mark.parametrize("sizes", [[], [0], [3], [0, 3, 7]])
 def test_trees_with_nothing_that_can_be_written(launches, sizes):
     optimizer, upstream = adamw.create("kernel_inplace", learning_rate=1e-2), mlx.optimizers.AdamW(1e-2)
@@ -156,6 +179,24 @@ def test_a_gradient_that_does_not_lie_in_order(launches):
         for name in ("eager", "kernel_inplace")
     ]
     np.testing.assert_allclose(float64(found[1]), float64(found[0]), rtol=1e-6)
+
+
+def test_what_is_dropped_is_free_again(launches):
+    optimizer = adamw.create("kernel_inplace", **SETTINGS[0])
+    held = [stepped(optimizer, {"list": [values(2**18, mx.float32, 1)]}, 2)]
+    launches.clear()
+    limit = mx.set_cache_limit(0)
+    before = mx.get_active_memory()
+    held.clear()
+    optimizer.state = {}
+    mx.set_cache_limit(limit)
+    assert before - mx.get_active_memory() >= 3 * 2**20  # w, m and v
+
+
+def test_small_leaves_share_a_launch(launches):
+    optimizer = adamw.create("kernel_inplace", **SETTINGS[0])
+    stepped(optimizer, {"list": [values(size, mx.float32, size) for size in (3, 4, 5)]}, 1)
+    assert len(launches) == 1
 
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda optimizer: pickle.loads(pickle.dumps(optimizer))])

@@ -10,6 +10,7 @@ and CUDA's global memory), so taking the `const` away is defined; every element 
 read first; and MLX passes an array that lies in order by its own address, never by a copy.
 """
 
+import weakref
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -31,16 +32,20 @@ class Batch(NamedTuple):
 class Plan(NamedTuple):
     """The launches for certain arrays of the optimizer's own and gradients of certain dtypes.
 
-    `own` are the ids of `owned`, which cannot be another's for as long as they are held here.
+    The arrays are told by their first moments, which are not kept alive for it.
     """
 
-    owned: list[Own]
-    own: list[int]
+    moments: list[weakref.ref]
     dtypes: list[mx.Dtype]
     batches: list[Batch]
 
+    def is_for(self, owned: list[Own], dtypes: list[mx.Dtype]) -> bool:
+        if len(owned) != len(self.moments) or dtypes != self.dtypes:
+            return False
+        return all(moment() is own.m for moment, own in zip(self.moments, owned, strict=True))
 
-NO_PLAN = Plan([], [], [], [])
+
+NO_PLAN = Plan([], [], [])
 
 
 class AdamW(GpuAdamW, InPlaceAdamW):
@@ -67,16 +72,19 @@ class AdamW(GpuAdamW, InPlaceAdamW):
         scalars = self.scalars()
         large = [number for number, place in enumerate(places) if place[0].size >= gpu.CONSTANT_SIZE]
         there = places if len(large) == len(places) else [places[number] for number in large]
+        if there is not places:
+            self._update_small(places, copies, scalars)
         copied: dict[int, mx.array] = {}
         owned = self._owned(there, copied)
         copies |= {large[number]: parameter for number, parameter in copied.items()}
         mx.eval(self._write(there, copied, owned, scalars))
-        for number, (gradient, parameter, state) in enumerate(places) if there is not places else ():
-            if 0 < gradient.size < gpu.CONSTANT_SIZE:
-                leaf = Leaf(gradient, parameter, state)
-                self.launch(gpu.by_kind([leaf])[0], scalars)
-                mx.eval(leaf.arrays)
-                copies[number] = leaf.parameter
+
+    def _update_small(self, places: list[Place], copies: dict[int, mx.array], scalars: Scalars) -> None:
+        """Give the leaves that no kernel can write over their new arrays."""
+        leaves = {number: Leaf(*place) for number, place in enumerate(places) if 0 < place[0].size < gpu.CONSTANT_SIZE}
+        self.launch(gpu.by_kind(leaves.values())[0], scalars)
+        mx.eval([leaf.arrays for leaf in leaves.values()])
+        copies |= {number: leaf.parameter for number, leaf in leaves.items()}
 
     def _write(
         self, places: list[Place], copied: dict[int, mx.array], owned: list[Own], scalars: Scalars
@@ -86,8 +94,9 @@ class AdamW(GpuAdamW, InPlaceAdamW):
         The device begins with the first launch while the next one is made.
         """
         done: list[mx.array] = []
-        for batch in self._planned(places, owned).batches:
-            launch = self.launcher(batch.kind, batch.shapes, scalars[1].size > 1, in_place=True)
+        batches = self._planned(places, owned).batches
+        launchers = [self.launcher(batch.kind, batch.shapes, scalars[1].size > 1, in_place=True) for batch in batches]
+        for batch, launch in zip(batches, launchers, strict=True):
             arrays = (
                 (copied.get(number, places[number][1]), places[number][0], owned[number].m, owned[number].v)
                 for number in batch.numbers
@@ -98,8 +107,8 @@ class AdamW(GpuAdamW, InPlaceAdamW):
 
     def _planned(self, places: list[Place], owned: list[Own]) -> Plan:
         """The launches for these arrays: the last step's, or new ones."""
-        own, dtypes = list(map(id, owned)), [gradient.dtype for gradient, _, _ in places]
-        if own != self._plan.own or dtypes != self._plan.dtypes:
+        dtypes = [gradient.dtype for gradient, _, _ in places]
+        if not self._plan.is_for(owned, dtypes):
             alike: dict[Kind, list[int]] = {}
             for number, (one, dtype) in enumerate(zip(owned, dtypes, strict=True)):
                 parameter, moment = one.dtypes
@@ -107,7 +116,7 @@ class AdamW(GpuAdamW, InPlaceAdamW):
             most = gpu.leaves_a_launch(self.backend, in_place=True)
             together = [(kind, tuple(part)) for kind, every in alike.items() for part in gpu.batches(every, most)]
             batches = [Batch(part, kind, tuple(owned[number].shape for number in part)) for kind, part in together]
-            self._plan = Plan(owned, own, dtypes, batches)
+            self._plan = Plan([weakref.ref(one.m) for one in owned], dtypes, batches)
         return self._plan
 
     def __getstate__(self) -> dict:

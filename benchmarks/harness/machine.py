@@ -83,6 +83,11 @@ def gpu_info() -> dict[str, Any]:
     return dict(mx.metal.device_info()) if mx.metal.is_available() else {}
 
 
+def bus() -> str:
+    """The PCI bus of the card that MLX uses, as MLX writes it; empty if it tells none."""
+    return str(gpu_info().get("pci_bus_id", ""))
+
+
 def free_bytes() -> int:
     """Memory that a case can still take: of the device on CUDA, of the machine elsewhere.
 

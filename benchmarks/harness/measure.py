@@ -48,7 +48,7 @@ def measure(case: Case, work: Counters | None = None, donates: Donation | None =
         with no_garbage_collection():
             step.dispatch_only()
             host = [step.dispatch_only() for _ in range(HOST_SAMPLES)]
-        energy = extras.energy_of(step)
+        energy = extras.energy_of(str(case), step)
         work = work or count(case, donates)  # last: it leaves its marks on the process's memory
         check.check_counters(case, work, kernels)
         wall = time.perf_counter() - begin

@@ -72,7 +72,10 @@ def refusal(text: str) -> str | None:
 
 
 def per_case(found: Iterable[dict[str, Any]], names: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """The kernels summed for every case: each begins after a kernel whose name contains MARKER."""
+    """The kernels summed for every case, which begins after a kernel whose name contains MARKER.
+
+    Registers and occupancy are those of the case's longest kernel.
+    """
     cases: list[list[dict[str, Any]]] = []
     for one in found:
         if MARKER in one["name"]:

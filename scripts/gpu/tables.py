@@ -23,7 +23,7 @@ def progress(line: Line) -> str:
     if line["what"] == "ceiling":
         return f"{line['kernel']}: {line['bytes_per_second'] / 1e9:.0f} GB/s"
     if line["what"] == "right":
-        return f"{line['variant']} {line['dtypes']}: {line['excess']:.2f} of the error that is allowed"
+        return f"{line['variant']} {line['dtypes']}: {findings.number(line['excess']):.2f} of the error that is allowed"
     if line["what"] == "machine":
         return line["description"]
     return ""
@@ -53,6 +53,7 @@ def about(lines: list[Line]) -> list[str]:
         f"measured ceiling {line['bytes_per_second'] / 1e9:.0f} GB/s ({line['kernel']})"
         for line in findings.of(lines, "ceiling")
     ]
+    told += ["*: of the case's longest kernel, in %"] if findings.of(lines, "traffic") else []
     told += list(dict.fromkeys(f"energy by {line['source']}" for line in findings.of(lines, "energy")))
     told += [f"{line['part']}: {line['why']}" for line in lines if line["what"] == "lost"]
     return told
@@ -82,7 +83,7 @@ def steps(lines: list[Line]) -> Table:
                 shown(speed / rate * 100 if rate else None, ".1f"),
                 shown(1e3 * line["host"] if line.get("host") else None, ".3g"),
                 shown(peak, ".2f"),
-                f"{line['error']:.0e}",
+                f"{findings.number(line['error']):.0e}",
                 shown(ratios.get(line["case"]), ".2f"),
             )
     return table
@@ -90,7 +91,7 @@ def steps(lines: list[Line]) -> Table:
 
 def traffic(lines: list[Line]) -> Table:
     table = plain(
-        "case", "ker-\nnels", "MB\nread", "MB\nwritten", "of\nmodel", "\nms", "regi-\nsters", "occu-\npancy %"
+        "case", "ker-\nnels", "MB\nread", "MB\nwritten", "of\nmodel", "\nms", "regi-\nsters*", "occu-\npancy*"
     )
     for line in findings.of(lines, "traffic"):
         read, written = line["read"], line["written"]

@@ -54,8 +54,11 @@ class Host(Protocol):
     def on_core(self, core: int | None) -> AbstractContextManager[object]:
         """Have the threads of this process run on one core for a while, where they can be told; anywhere if None."""
 
-    def energy(self, backend: str) -> Meter | None:
-        """What counts the energy of MLX's `backend` ("Metal", "CUDA" or "CPU"); None if nothing does or may be read."""
+    def energy(self, backend: str, bus: str = "") -> Meter | None:
+        """What counts the energy of MLX's `backend` ("Metal", "CUDA" or "CPU"), on CUDA of the card on the PCI `bus`.
+
+        None if nothing does, or nothing that may be read.
+        """
 
     def keep_awake(self) -> tuple[str, ...]:
         """The command that keeps the machine awake while this process lives; empty if there is none."""

@@ -74,10 +74,10 @@ class Linux:
         finally:
             move(everywhere)
 
-    def energy(self, backend: str) -> Meter | None:
+    def energy(self, backend: str, bus: str = "") -> Meter | None:
         """NVML's counter of the card, or the processor's packages by RAPL, where an administrator lets it be read."""
         if backend == "CUDA":
-            return nvidia.meter()
+            return nvidia.meter(bus=bus)
         packages = [Rapl(path) for path in sorted(self.root.glob("sys/class/powercap/intel-rapl:*"))]
         readable = [package for package in packages if package.is_package and package.joules() is not None]
         if not readable:

@@ -83,7 +83,7 @@ class Mac:
         """macOS chooses the cores itself."""
         return nullcontext()
 
-    def energy(self, backend: str) -> Meter | None:
+    def energy(self, backend: str, bus: str = "") -> Meter | None:
         """IOReport's estimate for the whole chip, through zeus-apple-silicon where that is installed."""
         try:
             from zeus_apple_silicon import AppleEnergyMonitor

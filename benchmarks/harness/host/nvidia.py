@@ -32,19 +32,19 @@ FIGURES: dict[str, Callable[[Any, Any], Any]] = {
 """What is told of a card, in the units of its name; `throttled_by` is NVML's bit mask, 0 or 1 (idle) for nothing."""
 
 
-def card(nvml: Any = None) -> tuple[Any, Any] | None:
-    """(NVML, its first card), None where either is missing."""
+def card(nvml: Any = None, bus: str = "") -> tuple[Any, Any] | None:
+    """(NVML, the card on that PCI bus, the first if none is named), None where either is missing."""
     try:
         nvml = nvml or importlib.import_module("pynvml")
         nvml.nvmlInit()
-        return nvml, nvml.nvmlDeviceGetHandleByIndex(0)
+        return nvml, nvml.nvmlDeviceGetHandleByPciBusId(bus) if bus else nvml.nvmlDeviceGetHandleByIndex(0)
     except Exception:  # NVMLError, or whatever a library that is half there raises
         return None
 
 
-def about(nvml: Any = None) -> dict[str, Any]:
-    """FIGURES of the first card, None for each that it does not tell; empty where there is none."""
-    found = card(nvml)
+def about(nvml: Any = None, bus: str = "") -> dict[str, Any]:
+    """FIGURES of a card, None for each that it does not tell; empty where there is none."""
+    found = card(nvml, bus)
     return {name: told(ask, *found) for name, ask in FIGURES.items()} if found else {}
 
 
@@ -57,9 +57,9 @@ def told(ask: Callable[[Any, Any], Any], nvml: Any, card: Any) -> Any:
     return answer.decode(errors="replace") if isinstance(answer, bytes) else answer
 
 
-def meter(nvml: Any = None) -> Meter | None:
-    """The energy of the first card (Volta and later): it moves every 10 to 100 ms, and counts the whole board."""
-    found = card(nvml)
+def meter(nvml: Any = None, bus: str = "") -> Meter | None:
+    """The energy of a card (Volta and later): its counter moves every 10 to 100 ms, and counts the whole board."""
+    found = card(nvml, bus)
     if not found:
         return None
 
