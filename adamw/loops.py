@@ -13,6 +13,8 @@ from llvmlite import ir
 from numba import carray, config, njit, types
 from numba.extending import intrinsic
 
+from adamw.base import Unavailable
+
 THREADS: int = config.NUMBA_NUM_THREADS
 
 STORED = {"float32": np.float32, "bfloat16": np.uint16, "float16": np.uint16}
@@ -20,6 +22,17 @@ STORED = {"float32": np.float32, "bfloat16": np.uint16, "float16": np.uint16}
 
 COLUMNS = ("gradient", "parameter", "m", "v", "elements")
 """A row of a loop's table: four addresses, and how many elements lie there."""
+
+
+SIGNATURE = types.void(types.int64[:, ::1], types.float32[::1], types.int64, types.int64, types.int64)
+"""What a loop is called with: the table, the scalars, leaf, element, number of elements."""
+
+
+def unavailable() -> str | None:
+    """Why numba compiles nothing here, in one line; None if it does."""
+    if config.DISABLE_JIT or not hasattr(same, "signatures"):
+        return "inplace needs numba's compiler, which is turned off; unset NUMBA_DISABLE_JIT"
+    return None
 
 
 def reinterpret(source: Any, target: Any, through: list[Any], instruction: str) -> Any:
@@ -89,13 +102,17 @@ def loop(parameter: str, gradient: str, state: str) -> Callable[..., None]:
 
     It is called with the table of the leaves (int64, a row of COLUMNS each), the scalars (float32: b1, 1 - b1, b2,
     1 - b2, eps, decay, rate, scale as in `adamw.base`), the leaf and the element to begin with, and how many elements
-    to update from there on.
+    to update from there on. It is compiled when this returns. Raises Unavailable.
     """
+    if reason := unavailable():
+        raise Unavailable(reason)
     load_parameter, load_gradient, load_state = LOAD[parameter], LOAD[gradient], LOAD[state]
     store_parameter, store_state = STORE[parameter], STORE[state]
     parameter_type, gradient_type, state_type = STORED[parameter], STORED[gradient], STORED[state]
 
-    @njit(nogil=True, error_model="numpy")  # divides as the hardware does, or the loop would not be vectorised
+    @njit(
+        SIGNATURE, nogil=True, error_model="numpy"
+    )  # divides as the hardware does, or the loop would not be vectorised
     def update(table: Any, scalars: Any, leaf: int, begin: int, count: int) -> None:
         b1, rest1, b2, rest2, eps, decay, rate, scale = scalars
         while count > 0:

@@ -14,13 +14,16 @@ from typing import Any, NamedTuple
 import mlx.core as mx
 from mlx.utils import tree_map
 
-from adamw import outside
-from adamw.base import CompiledAdamW
+from adamw import interrupts, outside
+from adamw.base import CompiledAdamW, Unavailable, containers
 
 from_buffer: Callable[[Any], Any] = c_char.from_buffer
 
 STORAGE = frozenset({mx.float32, mx.bfloat16, mx.float16})
 """The dtypes of arrays that are updated where they lie."""
+
+COPIES: tuple[Callable[[mx.array], mx.array], ...] = (mx.array, lambda array: mx.where(True, array, array))
+"""What may copy an array. Before 0.32 `mx.array` gives another array of the same memory."""
 
 Place = tuple[mx.array, mx.array, dict]
 """A leaf in one step: its gradient, its parameter, its state."""
@@ -62,14 +65,16 @@ class InPlaceAdamW(CompiledAdamW):
     another container holds one of a leaf's arrays, the leaf is copied and the copy is updated, at the price of its
     memory. What cannot be seen: whatever shares such an array's memory changes with it. `reshape`, a slice,
     `mx.stop_gradient`, a NumPy view and `copy.deepcopy` (of a model, too) share it; so does a graph that is not
-    evaluated yet, or is being evaluated on another stream. To keep what is now: `tree_map(mx.array, parameters)`.
-    Arrays that come from elsewhere are copied once and stay as they are.
+    evaluated yet, or is being evaluated on another stream; and before MLX 0.32 `mx.array`. To keep what is now:
+    `tree_map(lambda array: array * 1, parameters)`. Arrays that come from elsewhere are copied once and stay as they
+    are.
 
     Let `update(model, gradients)` replace the model's parameters, or give the tree away
     (`tree = optimizer.apply_gradients(gradients, trees.pop())`).
 
     It evaluates the gradients and waits for the device inside `apply_gradients` and `update`, and cannot be traced by
-    `mx.compile` or `mx.grad`. A step in which a leaf has another dtype than those of `STORAGE` is upstream's.
+    `mx.compile` or `mx.grad`. A step in which a leaf has another dtype than those of `STORAGE` is upstream's. What is
+    written cannot be taken back, so Ctrl-C is raised when the step is complete.
     """
 
     kernels_a_leaf = (0, 0)
@@ -90,17 +95,20 @@ class InPlaceAdamW(CompiledAdamW):
     def _update(self, places: list[Place], copies: dict[int, mx.array]) -> None:
         """Update every leaf in the arrays that `_owned` gives; it is done when this returns.
 
-        `copies` receives the new parameter of every place that is not updated where it lay.
+        `copies` receives the new parameter of every place that is not updated where it lay. What can fail comes before
+        the first array is written.
         """
         raise NotImplementedError
 
     def apply_gradients(self, gradients: Any, parameters: Any) -> Any:
-        if not self._initialized:
-            self.init(gradients)
+        with interrupts.held():
+            return super().apply_gradients(gradients, parameters)
+
+    def take_step(self, gradients: Any, parameters: Any) -> Any:
         places: list[Place] = []
         updated = gather(gradients, parameters, self.state, places)
         if not (self.updates_leaves_itself and all(self._can_be_updated_in_place(*place) for place in places)):
-            return super().apply_gradients(gradients, parameters)
+            return super().take_step(gradients, parameters)
         self.prepare(gradients)
         self._finish_readers(gradients)
         self.count_step()
@@ -141,7 +149,7 @@ class InPlaceAdamW(CompiledAdamW):
     def _copied(self, parameter: mx.array, state: dict) -> tuple[mx.array, Own]:
         """A copy of the parameter, and what is known of it; the moments in `state` are replaced by copies."""
         self._own.pop(id(parameter), None)
-        copy, m, v = (evaluated(mx.contiguous(mx.array(array))) for array in (parameter, state["m"], state["v"]))
+        copy, m, v = (evaluated(mx.contiguous(copier()(array))) for array in (parameter, state["m"], state["v"]))
         state["m"], state["v"] = m, v
         all_own, key = self._own, id(copy)
         known = weakref.ref(copy, lambda _: all_own.pop(key, None))
@@ -162,10 +170,21 @@ def alone() -> tuple[int, int]:
     callers_tree, updated, places = [array], [array], [(None, array, {"m": moment})]
     own = Own(None, moment, None, (), None, None)  # type: ignore[arg-type]
     del array, moment
-    for _, parameter, _state in places:
+    for _, parameter, state in places:
+        put_back_on_error = list(containers(state))
         counts = getrefcount(parameter), getrefcount(own.m)
-    del callers_tree, updated
+    del callers_tree, updated, put_back_on_error
     return counts
+
+
+@cache
+def copier() -> Callable[[mx.array], mx.array]:
+    """Of COPIES the one that is seen to give an array memory of its own. Raises Unavailable if none is."""
+    sample = evaluated(mx.arange(8))
+    for copy in COPIES:
+        if address(evaluated(copy(sample))) != address(sample):
+            return copy
+    raise Unavailable("this MLX copies no array, and the caller's would be written over; use another variant")
 
 
 def gather(gradients: Any, parameters: Any, state: Any, places: list[Place]) -> Any:

@@ -3,8 +3,12 @@
 import copy
 import itertools
 import os
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 
 import mlx.core as mx
@@ -12,10 +16,10 @@ import mlx.nn
 import mlx.optimizers
 import numpy as np
 import pytest
-from mlx.utils import tree_map
+from mlx.utils import tree_flatten, tree_map
 
 import adamw
-from adamw import reference
+from adamw import interrupts, ownership, reference
 from adamw.base import Unavailable
 from adamw.variants import inplace
 from benchmarks.harness import cases
@@ -176,20 +180,62 @@ def test_threads_must_be_positive():
         adamw.create("inplace", learning_rate=1e-2, threads=0)
 
 
-def test_without_numba_it_says_what_to_install(monkeypatch):
-    monkeypatch.setattr(inplace, "loops", None)
-    assert adamw.unavailable("inplace") == "inplace needs numba; install it: pip install numba"
-    with pytest.raises(Unavailable, match="pip install numba"):
-        adamw.create("inplace", learning_rate=1e-2)
+def asked(settings: dict[str, str], code: str) -> str:
+    """What Python prints of `code` in an environment with these variables."""
+    environment = os.environ | {"PYTHONPATH": os.getcwd()} | settings
+    return subprocess.check_output([sys.executable, "-c", code], text=True, env=environment).strip()
 
 
-def test_nothing_else_needs_numba():
+def test_without_numba_it_says_what_to_install_and_nothing_else_needs_it():
+    names = [name for name in adamw.names() if adamw.unavailable(name)]
     code = (
         "import sys; sys.modules['numba'] = None; import adamw;"
-        "print([name for name in adamw.names() if adamw.unavailable(name)])"
+        "print([name for name in adamw.names() if adamw.unavailable(name)], adamw.unavailable('inplace'))"
     )
-    environment = os.environ | {"PYTHONPATH": os.getcwd()}
-    assert "inplace" in subprocess.check_output([sys.executable, "-c", code], text=True, env=environment)
+    assert asked({}, code) == f"{sorted([*names, 'inplace'])} inplace needs numba; install it: pip install numba"
+
+
+BROKEN = {
+    "another release of NumPy": ("numba", "ImportError('Numba needs NumPy 2.4 or less.\\nGot NumPy 2.5.')"),
+    "no library": ("llvmlite", "OSError('Could not find/load shared object file\\nlibllvmlite.so')"),
+    "a word that is no number": ("numba", "ValueError('Number of threads specified must be > 0.')"),
+    "anything else": ("numba", "AttributeError('module has no attribute \\x1b[31m' + 'x' * 5000)"),
+}
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_a_numba_that_cannot_run_is_one_line_with_the_reason(kind, tmp_path):
+    package, error = BROKEN[kind]
+    (tmp_path / f"{package}.py").write_text(f"raise {error}")
+    code = "import adamw; print(adamw.unavailable('inplace'))"
+    told = asked({"PYTHONPATH": f"{tmp_path}{os.pathsep}{os.getcwd()}"}, code)
+    assert told.startswith(f"inplace needs numba, which does not work here: {error.partition('(')[0]}: ")
+    assert told.isprintable()
+    assert len(told) < 400
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [({"NUMBA_DISABLE_JIT": "1"}, "inplace needs numba's compiler, which is turned off; unset NUMBA_DISABLE_JIT"),
+     ({"NUMBA_NUM_THREADS": "0"}, "ValueError: Number of threads"), ({"NUMBA_NUM_THREADS": "2"}, "None"),
+     ({"NUMBA_OPT": "0"}, "None"), ({"NUMBA_BOUNDSCHECK": "1"}, "None")],
+    ids=str,
+)  # fmt: skip
+def test_what_numbas_own_variables_turn_off_is_told(settings, told):
+    assert told in asked(settings, "import adamw; print(adamw.unavailable('inplace'))")
+
+
+def test_a_compiler_that_is_turned_off_later_is_told_before_anything_is_changed():
+    optimizer = adamw.create("inplace", **SETTINGS)
+    parameters = stepped(optimizer, tree())
+    with unchanged(optimizer, parameters), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loops.config, "DISABLE_JIT", 1)
+        loops.loop.cache_clear()
+        assert "NUMBA_DISABLE_JIT" in adamw.unavailable("inplace")
+        with pytest.raises(Unavailable, match="NUMBA_DISABLE_JIT"):
+            adamw.create("inplace", **SETTINGS)
+        with pytest.raises(Unavailable, match="NUMBA_DISABLE_JIT"):
+            optimizer.apply_gradients(tree(5), parameters)
 
 
 class Recorded:
@@ -216,9 +262,9 @@ def test_the_loop_moves_the_bytes_that_are_counted(monkeypatch):
     """The very source that numba compiles, run on memory that counts: 4 reads and 3 writes an element."""
     size = 10
     memory = [Recorded(size) for _ in range(4)]  # gradient, parameter, m, v
+    source = loops.loop.__wrapped__("float32", "float32", "float32").py_func
     monkeypatch.setattr(loops, "pointer", lambda address: address)
     monkeypatch.setattr(loops, "carray", lambda address, shape, dtype: memory[address])
-    source = loops.loop.__wrapped__("float32", "float32", "float32").py_func
     source(np.array([[0, 1, 2, 3, size]]), np.ones(8, np.float32), 0, 0, size)
     for one, name in zip(memory, loops.COLUMNS, strict=False):
         assert (one.read == 1).all()
@@ -335,10 +381,156 @@ def test_inside_a_multi_optimizer_whose_parts_are_of_other_lengths():
     assert (np.array(model.layers[0].weight) != before).all()
 
 
-def test_a_step_that_fails_is_not_counted():
-    optimizer = adamw.create("inplace", learning_rate=1e-2)
-    stepped(optimizer, tree())
-    optimizer.eps = mx.array(1e-8)
-    with pytest.raises(TypeError, match="eps"):
-        optimizer.apply_gradients(tree(1), tree())
-    assert optimizer.step.item() == 1
+@contextmanager
+def unchanged(optimizer: Any, parameters: Any) -> Iterator[None]:
+    """What is done inside changes neither the state nor the parameters, and the next step is a right one.
+
+    No array is held meanwhile: it would be copied, and only the copy be written.
+    """
+    before = [(path, id(array), np.array(array)) for path, array in tree_flatten([optimizer.state, parameters])]
+    twin = adamw.create("inplace", **SETTINGS)
+    twin.state = tree_map(lambda array: array * 1, optimizer.state)
+    expected = twin.apply_gradients(tree(5), tree_map(lambda array: array * 1, parameters))
+    yield
+    after = [(path, id(array), np.array(array)) for path, array in tree_flatten([optimizer.state, parameters])]
+    assert [place[:2] for place in after] == [place[:2] for place in before]
+    for (path, _, values), (_, _, expected_values) in zip(after, before, strict=True):
+        np.testing.assert_array_equal(values, expected_values, err_msg=path)
+    actual = optimizer.apply_gradients(tree(5), parameters)
+    np.testing.assert_array_equal(np.array(actual["a"]), np.array(expected["a"]))
+    assert optimizer.step.item() == twin.step.item()
+
+
+planted: type[BaseException] = ArithmeticError
+
+
+def fail(*_: Any, **__: Any) -> None:
+    raise planted
+
+
+PLACES = {
+    "a hyper-parameter": lambda patch, optimizer: patch.setattr(optimizer, "eps", mx.array(1e-8)),
+    "the schedule": lambda patch, optimizer: patch.setitem(optimizer._schedulers, "learning_rate", fail),
+    "the gradients": lambda patch, _: patch.setattr(mx, "synchronize", fail),
+    "counting": lambda patch, optimizer: patch.setattr(optimizer, "count_step", fail),
+    "the scalars": lambda patch, optimizer: patch.setattr(optimizer, "_scalars", fail),
+    "copying": lambda patch, _: patch.setattr(ownership, "copier", lambda: fail),
+    "a gradient's place": lambda patch, _: patch.setattr(inplace, "address", fail),
+    "a loop": lambda patch, _: patch.setattr(loops, "loop", fail),
+    "dividing the work": lambda patch, _: patch.setattr(inplace, "chunks", fail),
+    "the containers": lambda patch, _: patch.setattr(ownership, "gather", fail),
+}
+
+
+@pytest.mark.parametrize("kind", [ArithmeticError, KeyboardInterrupt, MemoryError])
+@pytest.mark.parametrize("whose", ["the optimizer's", "the caller's"])
+@pytest.mark.parametrize("place", PLACES)
+def test_an_error_from_any_place_before_the_first_write_changes_nothing(place, whose, kind, monkeypatch):
+    monkeypatch.setitem(globals(), "planted", kind)
+    optimizer = adamw.create("inplace", **SETTINGS)
+    parameters = stepped(optimizer, tree(), steps=2)
+    if whose == "the caller's" or place == "copying":
+        parameters = tree_map(lambda array: array * 1, parameters)
+    with unchanged(optimizer, parameters), pytest.MonkeyPatch.context() as patch:
+        PLACES[place](patch, optimizer)
+        with pytest.raises((kind, TypeError)):
+            optimizer.apply_gradients(tree(5), parameters)
+
+
+def test_a_loop_that_is_missing_for_one_leaf_stops_the_others(monkeypatch):
+    """Of two dtypes the first has its loop: it must not be run before the second's is there."""
+    optimizer, gradients = adamw.create("inplace", **SETTINGS), tree(5)
+    parameters = stepped(optimizer, tree())
+    whole = loops.loop
+    monkeypatch.setattr(loops, "loop", lambda *names: fail() if "bfloat16" in names else whole(*names))
+    gradients["b"] = [gradients["b"][0].astype(mx.bfloat16)]
+    with unchanged(optimizer, parameters), pytest.raises(ArithmeticError):
+        optimizer.apply_gradients(gradients, parameters)
+
+
+@pytest.mark.parametrize("place", ["_finish_readers", "count_step", "_owned", "_scalars"])
+def test_a_signal_that_comes_in_a_step_is_raised_when_the_step_is_whole(place, monkeypatch):
+    interrupted, twin = (adamw.create("inplace", **SETTINGS) for _ in range(2))
+    held, expected = [stepped(interrupted, tree())], stepped(twin, tree(), steps=2)
+    step = getattr(interrupted, place)
+
+    def with_signal(*arguments: Any) -> Any:
+        signal.raise_signal(signal.SIGINT)
+        return step(*arguments)
+
+    monkeypatch.setattr(interrupted, place, with_signal)
+    with pytest.raises(KeyboardInterrupt):
+        interrupted.apply_gradients(tree(5), held[0])
+    np.testing.assert_array_equal(np.array(held[0]["a"]), np.array(expected["a"]))
+    assert interrupted.step.item() == 2
+    for name in "mv":
+        np.testing.assert_array_equal(np.array(interrupted.state["a"][name]), np.array(twin.state["a"][name]))
+
+
+def test_a_signal_between_two_dtypes_waits_for_the_second(monkeypatch):
+    optimizer, gradients, each = adamw.create("inplace", **SETTINGS), tree(5), inplace.each
+    held = [stepped(optimizer, tree())]
+    gradients["b"] = [gradients["b"][0].astype(mx.bfloat16)]
+    before = np.array(held[0]["b"][0])
+    monkeypatch.setattr(inplace, "each", lambda *work: (each(*work), signal.raise_signal(signal.SIGINT)))
+    with pytest.raises(KeyboardInterrupt):
+        optimizer.apply_gradients(gradients, held[0])
+    assert (np.array(held[0]["b"][0]) != before).all()
+
+
+class TestHeldSignals:
+    def test_every_handler_is_called_once_after_the_block_and_is_in_its_place_again(self):
+        came: list[int] = []
+        handler = lambda number, _: came.append(number)  # noqa: E731
+        before = {number: signal.signal(number, handler) for number in (signal.SIGTERM, signal.SIGALRM)}
+        try:
+            with interrupts.held():
+                for number in before:
+                    signal.raise_signal(number)
+                assert not came
+            assert sorted(came) == sorted(before)
+            assert all(signal.getsignal(number) is handler for number in before)
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def test_an_error_inside_is_not_lost(self):
+        before = signal.getsignal(signal.SIGINT)
+        with pytest.raises(ArithmeticError), interrupts.held():
+            fail()
+        assert signal.getsignal(signal.SIGINT) is before
+
+    def test_in_another_thread_there_is_nothing_to_hold(self):
+        with ThreadPoolExecutor(1) as pool:
+            parameters = pool.submit(stepped, adamw.create("inplace", **SETTINGS), tree()).result()
+        expected = stepped(adamw.create("inplace", **SETTINGS), tree())
+        np.testing.assert_array_equal(np.array(parameters["a"]), np.array(expected["a"]))
+
+
+class TestCopies:
+    @pytest.fixture(autouse=True)
+    def looked_at_anew(self) -> Iterator[None]:
+        ownership.copier.cache_clear()
+        yield
+        ownership.copier.cache_clear()
+
+    def test_what_shares_memory_is_not_taken_for_a_copy(self, monkeypatch):
+        monkeypatch.setattr(ownership, "COPIES", (mx.contiguous, *ownership.COPIES[1:]))
+        random = np.random.default_rng(0).integers(0, 2**16, 40, np.uint16)  # nan, infinities and the smallest numbers
+        tree = {"a": mx.ones((40,)), "s": mx.ones(()), "t": mx.ones((3, 4)).T, "h": mx.array(random).view(mx.bfloat16)}
+        before = {name: np.array(array.view(mx.uint8) if array.ndim else array) for name, array in tree.items()}
+        adamw.create("inplace", **SETTINGS).apply_gradients(tree, tree)
+        for name, array in tree.items():
+            np.testing.assert_array_equal(np.array(array.view(mx.uint8) if array.ndim else array), before[name])
+        for array in tree.values():
+            assert mx.array_equal(
+                ownership.copier()(array).reshape(-1).view(mx.uint8), array.reshape(-1).view(mx.uint8)
+            )
+
+    def test_where_nothing_copies_the_step_is_refused(self, monkeypatch):
+        monkeypatch.setattr(ownership, "COPIES", (mx.contiguous,))
+        optimizer, parameters = adamw.create("inplace", **SETTINGS), {"a": mx.ones((40,))}
+        with pytest.raises(Unavailable, match="this MLX copies no array"):
+            optimizer.apply_gradients(parameters, parameters)
+        assert parameters["a"].tolist() == [1.0] * 40
+        assert optimizer.step.item() == 0

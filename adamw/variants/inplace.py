@@ -14,16 +14,26 @@ import numpy as np
 from adamw.base import Unavailable
 from adamw.ownership import InPlaceAdamW, Place, address, evaluated
 
+NO_NUMBA: str | None = None
+"""Why there is no loop to run, in one line."""
+
 try:
     from adamw import loops
-except ModuleNotFoundError:
-    loops = None  # type: ignore[assignment]
+except ModuleNotFoundError as error:
+    NO_NUMBA = f"inplace needs {error.name}; install it: pip install numba"
+except Exception as error:  # whatever numba, and what it loads, raise where they cannot run
+    text = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+    NO_NUMBA = f"inplace needs numba, which does not work here: {''.join(filter(str.isprintable, text))}"
 
 CHUNKS_A_THREAD = 8
 """So that a thread on a slow core takes fewer chunks, not longer."""
 
 SMALLEST_CHUNK = 2**15
 """Elements; handing fewer to another thread takes longer than updating them."""
+
+
+Part = tuple[int, int, int]
+"""A piece of several leaves' elements: the first leaf, the element in it to begin with, how many elements."""
 
 
 class AdamW(InPlaceAdamW):
@@ -46,8 +56,8 @@ class AdamW(InPlaceAdamW):
 
     @staticmethod
     def unavailable() -> str | None:
-        if loops is None:
-            return "inplace needs numba; install it: pip install numba"
+        if NO_NUMBA or (reason := loops.unavailable()):
+            return NO_NUMBA or reason
         if mx.default_device() != mx.Device(mx.cpu) and not mx.metal.is_available():
             return "inplace needs memory that CPU and GPU share, as on Apple silicon; use another variant"
         return None
@@ -63,10 +73,13 @@ class AdamW(InPlaceAdamW):
                 at = address(contiguous[-1])
             groups.setdefault((*own.dtypes, gradient.dtype), []).append((at, *own.row))
         scalars = self._scalars()
+        work: list[tuple[Callable[..., None], list[Part]]] = []
         for (parameter, moment, gradient_dtype), rows in groups.items():
             loop = loops.loop(*map(name, (parameter, gradient_dtype, moment)))
             table = np.array(rows, np.int64)
-            each(self.threads, partial(loop, table, scalars), chunks(table[:, -1], self.threads))
+            work.append((partial(loop, table, scalars), list(chunks(table[:, -1], self.threads))))
+        for update, parts in work:  # all is known to be there: what is written now cannot be taken back
+            each(self.threads, update, parts)
 
     def _scalars(self) -> np.ndarray:
         """This step's scalars, as `loops.loop` takes them."""
@@ -82,8 +95,8 @@ def name(dtype: mx.Dtype) -> str:
     return str(dtype).removeprefix("mlx.core.")
 
 
-def chunks(sizes: np.ndarray, threads: int) -> Iterator[tuple[int, int, int]]:
-    """All elements of leaves of these sizes in pieces of about one size: (first leaf, element in it, elements)."""
+def chunks(sizes: np.ndarray, threads: int) -> Iterator[Part]:
+    """All elements of leaves of these sizes in pieces of about one size."""
     ends = np.cumsum(sizes)
     total = int(ends[-1])
     length = max(SMALLEST_CHUNK, -(-total // (threads * CHUNKS_A_THREAD) // 64) * 64)
@@ -92,14 +105,13 @@ def chunks(sizes: np.ndarray, threads: int) -> Iterator[tuple[int, int, int]]:
         yield leaf, start - int(ends[leaf] - sizes[leaf]), min(length, total - start)
 
 
-def each(threads: int, work: Callable[..., None], parts: Iterator[tuple[int, int, int]]) -> None:
+def each(threads: int, work: Callable[..., None], parts: list[Part]) -> None:
     """Call `work` with every part, on `threads` threads at once."""
-    waiting = list(parts)
-    if threads == 1 or len(waiting) == 1:
-        for part in waiting:
+    if threads == 1 or len(parts) == 1:
+        for part in parts:
             work(*part)
     else:
-        list(pool(threads).map(lambda part: work(*part), waiting))
+        list(pool(threads).map(lambda part: work(*part), parts))
 
 
 @cache
