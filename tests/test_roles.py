@@ -45,9 +45,10 @@ PACKED = {
         tensor("q.weight.quant_state.bitsandbytes__nf4", "U8", 80),
     ],
     "bitsandbytes, 8 bits": [tensor("q.weight", "I8", 64, 64), tensor("q.SCB", "F32", 64)],
+    "8-bit integers": [tensor("q.weight", "I8", 64, 64), tensor("q.weight_scale", "F32", 64, 1)],
     "MXFP4": [tensor("e.down_proj_blocks", "U8", 4, 64, 2, 16), tensor("e.down_proj_scales", "U8", 4, 64, 2)],
     "compressed-tensors": [tensor("q.weight_packed", "I32", 64, 8), tensor("q.weight_scale", "BF16", 64, 1)],
-    "by its names none that is known": [tensor("q.tiles", "U16", 64, 64)],
+    "of a kind that its names do not tell": [tensor("q.tiles", "U16", 64, 64)],
 }
 
 
@@ -137,6 +138,7 @@ BUFFERS = [
     ("positions", tensor("attn.relative_position_index", "I64", 49, 49)),
     ("noise schedules", tensor("alphas_cumprod", "F32", 1000)),
     ("noise schedules", tensor("sqrt_one_minus_alphas_cumprod", "F32", 1000)),
+    ("noise schedules", tensor("betas", "F32", 1000)),
     ("an input's normalization", tensor("pixel_mean", "F32", 3, 1, 1)),
     ("an optimizer's state", tensor("optimizer.state.layer.exp_avg", "F32", 64, 64)),
     ("an optimizer's state", tensor("layer.weight.exp_avg_sq", "F32", 64, 64)),
@@ -224,6 +226,12 @@ def test_an_optimizer_s_state_as_mlx_saves_it_is_no_model_and_beside_one_is_left
     mx.save_safetensors(str(both), state | dict(tree_flatten(network.parameters())))
     assert model.load([str(both)]).parameter_count == 8 * 8 + 8
     assert all(tensor.name in state or tensor.name in ("weight", "bias") for tensor in header.read(both))
+
+
+def test_the_step_of_an_optimizer_s_state_is_part_of_it():
+    state = [tensor("state.0.exp_avg", "F32", 8), tensor("state.0.step", "F32"), tensor("learning_rate", "F32")]
+    assert loaded(WEIGHT, *state).parameter_count == 64 * 64
+    assert loaded(WEIGHT, *state[1:]).parameter_count == 64 * 64 + 2
 
 
 @pytest.mark.parametrize("names", [("m.w", "v.w"), ("w/mu", "w/nu"), ("m.a.w", "v.a.w"), ("mu/w", "nu/w")])

@@ -35,6 +35,7 @@ QUANTIZATIONS: dict[str, Callable[[str], object]] = {
     "MXFP4": at_end("blocks"),
     "compressed-tensors": at_end("weight_packed"),
     "MLX": at_end("scales"),
+    "8-bit integers": at_end("weight_scale"),
 }
 
 SCALES = at_end(
@@ -72,7 +73,7 @@ NOT_TRAINED: dict[str, Callable[[str], object]] = {
     "positions": at_end(
         r"(position|token_type)_ids", r"relative_(position_index|coords_table)", r"anchors", r"anchor_grid"
     ),
-    "noise schedules": at_end(r"\w{0,30}alphas_cumprod(_prev)?", r"posterior_(log_)?(variance|mean)\w{0,20}"),
+    "noise schedules": at_end(r"\w{0,30}alphas_cumprod(_prev)?", r"betas", r"posterior_(log_)?(variance|mean)\w{0,20}"),
     "an input's normalization": at_end(r"(pixel|image)_(mean|std)"),
     "an optimizer's state": STATE,
 }
@@ -153,7 +154,7 @@ def moments_of(tensors: list[Tensor]) -> set[str]:
     """The names of an optimizer's state: two moments of one shape beside each other, the step and the learning rate."""
     shapes = {tensor.name: tensor.shape for tensor in tensors}
     pairs = [(name, second) for name in shapes for second in seconds(name) if shapes.get(second) == shapes[name]]
-    if not pairs:
+    if not pairs and not any(map(STATE, shapes)):
         return set()
     plain = [name for name in shapes if re.split("[./]", name)[-1] in SCALARS and shapes[name] == ()]
     return {name for pair in pairs for name in pair} | set(plain)
@@ -189,7 +190,7 @@ def quantized(tensors: list[Tensor]) -> str | None:
     if base_of_adapter(tensors) or not (packed or is_mostly_integers(tensors)):
         return None
     ways = (way for way, applies in QUANTIZATIONS.items() if any(applies(tensor.name) for tensor in tensors))
-    way = next(ways, "by its names none that is known")
+    way = next(ways, "of a kind that its names do not tell")
     return f"{way}; packed integers: {said([one.name for one in packed or matrices(tensors)])}"
 
 
