@@ -22,7 +22,7 @@ from asv.plugins.virtualenv import Virtualenv
 from asv.results import Results
 
 from benchmarks.harness import cases
-from scripts import asv_below, asv_git, command, earlier, git_environment, ledger, scratch  # noqa: F401
+from scripts import asv_below, asv_git, command, earlier, git_environment, ledger, scratch, setup  # noqa: F401
 
 BEGAN = time.time()
 """When this run of asv was started."""
@@ -42,7 +42,8 @@ try:
     import mlx.core as mx
     mx.eval(mx.ones(4) + 1)
 except Exception as error:
-    sys.exit(f"MLX does not run here ({error}); on Linux install a backend: make setup BACKEND=cpu, or BACKEND=cuda13")
+    install = "; on Linux install a backend: make setup BACKEND=cpu, or BACKEND=cuda13"
+    sys.exit(f"MLX does not run here ({error})" + install * (isinstance(error, ImportError) and "mlx" in str(error)))
 if mx.default_device() == mx.Device(mx.cpu) and not shutil.which("g++"):
     sys.exit("no g++ on PATH: MLX's CPU backend needs it to compile, and would silently run uncompiled; install g++")
 """
@@ -80,8 +81,8 @@ class MlxEnvironment(Virtualenv):
             super()._setup()
         except util.ProcessError as error:
             raise util.UserError(
-                f"cannot install {', '.join(self._requirements)} into {self._path}: {last_line(error.stderr)}; "
-                "check the network, then run the same command again"
+                f"cannot install {', '.join(self._requirements)} into {self._path}: {last_line(error.stderr)}"
+                + "; check the network, then run the same command again" * setup.unreachable(error.stderr)
             ) from error
         # It comes with asv_runner, and takes NumPy into every process for a kind of benchmark that is not used here.
         self.run(["-m", "pip", "uninstall", "--quiet", "--yes", "pympler"])

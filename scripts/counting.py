@@ -1,5 +1,6 @@
 """Counts the cases of a side: a worker process with that side's `adamw` and MLX, asked case by case."""
 
+import os
 import re
 import sys
 from collections.abc import Callable
@@ -51,7 +52,8 @@ class Counter:
             raise command.UserError(f"{side}: {lost}") from lost
         if Path(self.hello["adamw"]).resolve() != side.folder.resolve():
             raise command.UserError(
-                f"{side}: its adamw comes from {self.hello['adamw']}; unset PYTHONPATH and try again"
+                f"{side}: its adamw comes from {self.hello['adamw']}"
+                + "; unset PYTHONPATH and try again" * ("PYTHONPATH" in os.environ)
             )
         self.unavailable = {name: reason for name in self.hello["variants"] if (reason := self._why_not(name))}
 

@@ -20,7 +20,7 @@ from asv.results import Results
 from numpy.typing import NDArray
 
 from benchmarks.harness import numbers
-from scripts import asv_mlx, command, earlier, machines, upstream
+from scripts import asv_git, asv_mlx, command, earlier, lanes, machines, upstream
 
 BENCHMARKS, MACHINE = "benchmarks.json", "machine.json"
 LARGEST_FILE = 64 * 2**20
@@ -40,9 +40,9 @@ ABOUT = ("machine", "commit", "position", "measured", "path")
 ERRORS = "accuracy."
 """How the metrics begin whose figures may be infinite."""
 
-OTHER_VERSION = "another version than the suite has now"
+NO_CLONE = "; that is no clone of a repository: git clone it, and run this in its root"
 
-FROM_THE_ROOT = "; run it from the root of a clone"
+OTHER_VERSION = "another version than the suite has now"
 
 KEY = ["machine", "environment", "metric", "case"]
 """What is the same for all points of a series."""
@@ -71,7 +71,7 @@ def configuration(path: Path) -> Config:
     try:
         return Config.load(str(path))
     except MALFORMED as error:
-        raise command.UserError(command.one_line(f"{path}: {error}").rstrip(".") + FROM_THE_ROOT) from error
+        raise command.UserError(command.one_line(f"{path}: {error}").rstrip(".") + lanes.missing(path)) from error
 
 
 def read(config: Config, results: Path, machine: str | None = None) -> History:
@@ -95,8 +95,9 @@ def read(config: Config, results: Path, machine: str | None = None) -> History:
         rows += [(len(runs) - 1, *one) for one in told]
         left_out += [command.one_line(f"{path}: {one}") for one in wrong]
     if not rows:
-        reason = f", {len(left_out)} are left out: {left_out[0]}" if left_out else ""
-        raise command.UserError(f"no results below {results}{reason}; run asv, or name another --results or --config")
+        hint = "; run asv, or name another --results or --lane"
+        reason = f", {len(left_out)} are left out: {left_out[0]}" if left_out else hint
+        raise command.UserError(f"no results below {results}{reason}")
     table = pd.DataFrame(runs)
     points = pd.DataFrame(rows, columns=["run", *Value._fields])
     for name in ("metric", "case"):
@@ -196,9 +197,12 @@ def branch_commits(config: Config) -> tuple[list[str], list[str]]:
         branch, *others = config.branches
         found = repo.get_hashes_from_range(repo.get_branch_name(branch))
     except util.UserError as error:  # it says what helps
+        is_clone = asv_git.Git.is_local_repo(config.repo) or not Path(config.repo).is_dir()
+        raise command.UserError(command.one_line(f"{config.repo}: {error}") + ("" if is_clone else NO_CLONE)) from error
+    except util.ProcessError as error:
+        raise command.UserError(command.one_line(f"{config.repo}: {asv_git.reason(error)}")) from error
+    except (*MALFORMED, NoSuchNameError) as error:
         raise command.UserError(command.one_line(f"{config.repo}: {error}")) from error
-    except (*MALFORMED, util.ProcessError, NoSuchNameError) as error:
-        raise command.UserError(command.one_line(f"{config.repo}: {error}").rstrip(".") + FROM_THE_ROOT) from error
     left_out = [command.one_line(f"branch {other}: only {branch} is searched") for other in others]
     commits = list(reversed(found))
     is_mlx = config.environment_type == asv_mlx.MlxHistory.tool_name

@@ -335,7 +335,7 @@ def ours(repository: str) -> list[Issue]:
             issue(one) for one in found if "pull_request" not in one and (one["user"] or {}).get("login") in writers
         ]
     except (LookupError, TypeError, AttributeError) as error:
-        raise command.UserError("gh api: this is no list of issues; is gh up to date?") from error
+        raise command.UserError(f"gh api: this is no list of issues: {without_tokens(str(found))[:200]}") from error
     return sorted(one for one in issues if one)
 
 
@@ -358,10 +358,11 @@ def login() -> str:
 
 def answered(*arguments: str) -> Any:
     """The JSON that gh prints. Raises UserError."""
+    answer = gh(*arguments)
     try:
-        return json.loads(gh(*arguments))
+        return json.loads(answer)
     except ValueError as error:
-        raise command.UserError(f"gh {arguments[0]}: the answer is no JSON; is gh up to date?") from error
+        raise command.UserError(f"gh {arguments[0]}: the answer is no JSON: {without_tokens(answer)[:200]}") from error
 
 
 def gh(*arguments: str, text: str = "") -> str:

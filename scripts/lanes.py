@@ -15,6 +15,11 @@ def lane(text: str) -> Path:
     return LANES.get(text, Path(text))
 
 
+def missing(path: Path) -> str:
+    """What helps if a lane's configuration is not there; empty if it is."""
+    return "" if path.exists() else "; run it from the root of a clone, or name another --lane"
+
+
 def branch(results: Path, first: str = "results") -> str:
     """The results branch of the lane whose results are there: the machines' folders of two lanes must not meet.
 

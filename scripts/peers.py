@@ -315,7 +315,13 @@ def main(arguments: list[str] | None = None) -> int:
     progress.print("measuring what this machine allows", highlight=False)
     allowed = ask(["machine"], options.threads)
     if "failed" in allowed:
-        raise command.UserError(f"MLX does not run here: {command.one_line(allowed['failed'])}; try `make setup`")
+        reason = command.one_line(allowed["failed"])
+        hint = (
+            "; try `make setup`"
+            if reason.startswith(("ImportError", "ModuleNotFoundError")) and "mlx" in reason
+            else ""
+        )
+        raise command.UserError(f"MLX does not run here: {reason}{hint}")
     reasons = {case: why_not(case, allowed["unavailable"]) for case in candidates}
     able = [case for case in candidates if not reasons[case]]
     rows = list(measure_all(able, allowed, options.threads, progress))

@@ -107,7 +107,10 @@ def main(arguments: list[str] | None = None) -> int:
 def chosen(there: list[str], last: int | None, named: list[str] | None) -> list[str]:
     """The releases that are asked for, the oldest first. Raises UserError."""
     if not there:
-        raise command.UserError("the package index has no release of MLX for this machine; check the network")
+        supported = upstream.supported()
+        raise command.UserError(
+            f"the package index has no release of MLX for this machine that the variants run on, mlx{supported}"
+        )
     if last is not None and last < 1:
         raise command.UserError(f"--last {last}: name a number above zero")
     for one in named or ():

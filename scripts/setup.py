@@ -13,14 +13,19 @@ LOG = os.path.join(VENV, "setup.log")
 OTHER_BACKENDS = {"cpu": ["mlx-cuda-13"], "cuda13": ["mlx-cpu"], "metal": ["mlx-cpu", "mlx-cuda-13"]}
 NETWORK = (
     "NewConnectionError",
+    "NameResolutionError",
     "Temporary failure in name resolution",
-    "Could not find a version",
+    "nodename nor servname provided",
     "ConnectTimeout",
-    "No matching distribution",
+    "ReadTimeout",
+    "Read timed out",
     "Max retries exceeded",
     "Network is unreachable",
     "Connection refused",
 )
+NOTHING = "from versions: none"
+NO_VENV = ("ensurepip is not", "No module named ensurepip", "No module named venv")
+FULL = ("No space left on device", "Disk quota exceeded")
 EXAMPLES = """examples:
   python3 scripts/setup.py                      MLX's own backend: Metal on a Mac, the CPU on Linux
   python3 scripts/setup.py --backend cuda13     MLX on an NVIDIA GPU
@@ -55,7 +60,20 @@ def is_ready(backend):
         return False
 
 
-def run(command, what, next_step):
+def unreachable(text):
+    """Whether that a program got no connection is why it failed: where it tried again and got one, it is not."""
+    failed = "\n".join(line for line in text.splitlines() if "Retrying" not in line)
+    return any(sign in (text if NOTHING in text else failed) for sign in NETWORK)
+
+
+def hint(text):
+    """The next step where the cause is known, of a program that failed with `text`; else empty."""
+    if any(sign in text for sign in NO_VENV):
+        return "; install Python's venv module (Debian: apt install python3-venv)"
+    return "; make room, then `make setup` again" if any(sign in text for sign in FULL) else ""
+
+
+def run(command, what):
     """Run `command` with its output in LOG, a dot now and then for progress; one line and the end if it fails."""
     print("%s " % what, end="", flush=True)
     with open(LOG, "a+") as log:
@@ -70,10 +88,16 @@ def run(command, what, next_step):
         text = log.read()
     print()
     if code:
-        if any(sign in text for sign in NETWORK):
-            fail("the package index cannot be reached or lacks a package; check the network, then `make setup` again")
-        reason = [line for line in text.splitlines() if "rror" in line] or text.splitlines() or ["no reason given"]
-        fail("%s; %s (all of it: %s)" % (reason[-1].strip(), next_step, LOG))
+        if unreachable(text):
+            fail("the package index cannot be reached; check the network, then `make setup` again")
+        reason = (
+            [line for line in text.splitlines() if "error" in line.lower()] or text.splitlines() or ["no reason given"]
+        )
+        if NOTHING in text:  # what pip says of an index that it cannot reach as well, if it may not try again
+            fail(
+                "the package index cannot be reached or lacks a package: %s (all of it: %s)" % (reason[-1].strip(), LOG)
+            )
+        fail("%s%s (all of it: %s)" % (reason[-1].strip(), hint(text), LOG))
 
 
 def main():
@@ -93,9 +117,9 @@ def main():
         if not is_ready(backend):
             install(backend)
         if not os.path.exists(os.path.expanduser("~/.asv-machine.json")):
-            run([venv_python(), "-m", "asv", "machine", "--yes"], "telling asv of this machine", "run `asv machine`")
+            run([venv_python(), "-m", "asv", "machine", "--yes"], "telling asv of this machine")
     except OSError as error:
-        fail("%s: %s; make room or mend it, then run `make setup` again" % (error.filename or VENV, error.strerror))
+        fail("%s: %s%s" % (error.filename or VENV, error.strerror, hint(str(error))))
 
 
 def venv_python():
@@ -108,11 +132,11 @@ def install(backend):
     open(LOG, "w").close()
     make = [sys.executable, "-m", "venv", "--clear", VENV]
     if broken(python):
-        run(make, "making %s" % VENV, "install Python's venv module (Debian: apt install python3-venv)")
+        run(make, "making %s" % VENV)
     pip = [python, "-m", "pip", "--disable-pip-version-check"]
-    run([*pip, "uninstall", "-y", *OTHER_BACKENDS[backend]], "checking backends", "remove .venv and run again")
+    run([*pip, "uninstall", "-y", *OTHER_BACKENDS[backend]], "checking backends")
     extras = ".[bench,test,%s%s]" % (backend, ",energy" if backend == "cuda13" else "")
-    run([*pip, "install", "-e", extras], "installing (about 30 s)", "remove .venv and run again")
+    run([*pip, "install", "-e", extras], "installing (about 30 s)")
     partial = os.path.join(VENV, "ready.partial")
     with open(partial, "w") as file:
         file.write(stamp(backend))

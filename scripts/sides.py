@@ -154,7 +154,8 @@ def other_python(name: str, path: str) -> Side:
     asked = [python, "-c", "import importlib.metadata; print(importlib.metadata.version('mlx'))"]
     done = subprocess.run(asked, capture_output=True, text=True)
     if done.returncode:
-        raise command.UserError(f"{path[:200]} has no mlx: {asv_plugin.last_line(done.stderr)}; install it there")
+        hint = "; install it there" if "PackageNotFoundError" in done.stderr else ""
+        raise command.UserError(f"{path[:200]} has no mlx: {asv_plugin.last_line(done.stderr)}{hint}")
     return Side(name, None, Path.cwd(), done.stdout.strip(), str(Path(python).absolute()))
 
 
@@ -166,8 +167,10 @@ def pinned(folder: Path) -> str:
     """The MLX release that the configuration in `folder` pins. Raises UserError."""
     try:
         return release(util.load_json(str(folder / CONFIG), js_comments=True)["matrix"]["req"]["mlx"][0])
-    except (util.UserError, ValueError, KeyError, IndexError, TypeError) as error:
+    except (KeyError, IndexError, TypeError) as error:
         raise command.UserError(f"{folder / CONFIG} pins no mlx; add it to its matrix") from error
+    except (util.UserError, OSError, ValueError) as error:
+        raise command.UserError(command.one_line(f"{folder / CONFIG}: {error}")) from error
 
 
 def release(text: str) -> str:

@@ -59,7 +59,9 @@ def remembered(results: Path, machine: str | None) -> tuple[list[Known], list[st
     folders, left_out = machines.folders(results)
     names = [folder.name for folder in folders]
     if not names:
-        raise command.UserError(f"no results below {results}; name another --results")
+        raise command.UserError(
+            f"no results below {results}" + (f": {left_out[0]}" if left_out else "; name another --results")
+        )
     if machine and machine not in names:
         raise command.UserError(f"no machine {machine!r} below {results}; there are: {', '.join(names)}")
     read = [alerts.read(results, name) for name in names if machine in (None, name)]

@@ -17,7 +17,7 @@ from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
 from benchmarks.harness.host import HERE
-from scripts import asv_git, asv_plugin, command, git, lanes  # noqa: F401
+from scripts import asv_git, asv_plugin, command, git, lanes, setup  # noqa: F401
 
 TAG = re.compile(r"v(\d{1,4}(?:\.\d{1,4}){1,3})")
 """What MLX calls the commit of a release."""
@@ -73,16 +73,22 @@ def versions(package: str) -> list[str]:
     done = subprocess.run(asked, capture_output=True, text=True, errors="replace", env=command.uncoloured())
     found = re.search(r"^Available versions: (.*)$", done.stdout, re.MULTILINE)
     if not found:
-        raise command.UserError(f"no list of MLX's releases: {asv_plugin.last_line(done.stderr)}; check the network")
+        reason = f"{asv_plugin.last_line(done.stderr)}{offline(done.stderr)}"
+        raise command.UserError(f"no list of MLX's releases: {reason}")
     return found[1].split(", ")
+
+
+def offline(said: str) -> str:
+    """What helps a program that failed with these words; empty unless it had no network."""
+    return "; check the network" if setup.unreachable(said) else ""
 
 
 def configuration() -> Config:
     """The lane's. Raises UserError."""
     try:
         return Config.load(str(lanes.MLX))
-    except util.UserError as error:
-        raise command.UserError(f"{command.one_line(str(error))}; run it from the root of a clone") from error
+    except (util.UserError, AttributeError, LookupError, OSError, TypeError, ValueError) as error:
+        raise command.UserError(f"{command.one_line(str(error))}{lanes.missing(lanes.MLX)}") from error
 
 
 def repository(config: Config) -> Any:
@@ -145,6 +151,8 @@ def release_commits(config: Config) -> dict[str, str]:
     """
     found = tagged(config)
     if not found:
+        if any(map(of_tag, git.output("tag", "--list", where=Path(repository(config)._path)).split())):
+            raise command.UserError(f"{config.repo} has no tag of a release that the variants run on, mlx{supported()}")
         raise command.UserError(f"no release's tag in {config.repo}; in a clone: git fetch --tags")
     return found
 
@@ -194,8 +202,9 @@ def download(python: str, release: str, folder: Path) -> None:
     missing = re.search(r"No matching distribution found for (([\w-]+)\S*)", said)
     machine = f"{HERE.name} {platform.machine()} and Python {platform.python_version()}"
     if missing and "from versions: none" in said:  # no answer, or an index that has never had it
-        raise NotThere(f"mlx {release}: nothing called {missing[2]} can be had for {machine}; check the network")
+        why = f"no connection to the package index, or it has none{offline(said)}"
+        raise NotThere(f"mlx {release}: nothing called {missing[2]} can be had for {machine}: {why}")
     if missing:
         raise NotThere(f"mlx {release}: the package index has no {missing[1]} for {machine}")
     if done.returncode:
-        raise NotThere(f"mlx {release} cannot be downloaded: {asv_plugin.last_line(said)}; check the network")
+        raise NotThere(f"mlx {release} cannot be downloaded: {asv_plugin.last_line(said)}{offline(said)}")

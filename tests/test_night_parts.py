@@ -60,6 +60,8 @@ class TestSettings:
             settings.read(path)
         assert says in str(error.value)
         assert "\n" not in str(error.value)
+        is_toml = text[0] not in "=\x00"
+        assert ("its comments say what each key is" in str(error.value)) == (is_toml and "profile" not in text)
 
     def test_no_file(self, tmp_path):
         with pytest.raises(command.UserError, match="name another with --settings"):

@@ -53,6 +53,55 @@ def test_no_network_is_one_line_and_not_ready(tmp_path):
     assert not (tmp_path / ".venv" / "ready").exists()
 
 
+@pytest.mark.parametrize(
+    ("printed", "told"),
+    [
+        ("ERROR: could not build wheels\n", "ERROR: could not build wheels (all of it: "),
+        ("no word of what\n", "no word of what (all of it: "),
+        ("OSError: [Errno 28] No space left on device\n", "; make room, then `make setup` again"),
+        ("not created successfully because ensurepip is not\navailable\n", "; install Python's venv module"),
+        (
+            "ERROR: from versions: 1.0, 2.0\nERROR: No matching distribution found for mlx==9\n",
+            "for mlx==9 (all of it: ",
+        ),
+        (
+            "ERROR: Could not find a version (from versions: none)\n",
+            "cannot be reached or lacks a package: ERROR: Could",
+        ),
+        ("Retrying: NewConnectionError\nERROR: (from versions: none)\n", "cannot be reached; check the network"),
+        ("Retrying: NewConnectionError\nERROR: Permission denied\n", "set-up failed: ERROR: Permission denied (all"),
+        ("socket.timeout: Read timed out.\n", "cannot be reached; check the network"),
+    ],
+)
+def test_a_next_step_is_given_for_a_cause_that_is_known_and_for_no_other(printed, told, tmp_path, monkeypatch):
+    monkeypatch.setattr(setup, "LOG", str(tmp_path / "log"))
+    with pytest.raises(SystemExit) as stopped:
+        setup.run([sys.executable, "-c", f"import sys; print({printed!r}, end=''); sys.exit(1)"], "installing")
+    assert told in str(stopped.value)
+    hints = ("check the network", "make room", "venv module", "remove .venv")
+    assert [hint for hint in hints if hint in str(stopped.value)] == [hint for hint in hints if hint in told]
+    assert str(stopped.value).count("\n") == 0
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (OSError(28, "No space left on device"), "; make room, then `make setup` again"),
+        (PermissionError(13, "Permission denied", ".venv"), ".venv: Permission denied"),
+    ],
+)
+def test_a_folder_that_cannot_be_written_is_told_with_the_systems_word(error, told, monkeypatch):
+    def install(backend):
+        raise error
+
+    monkeypatch.setattr(sys, "argv", ["setup.py"])
+    monkeypatch.setattr(setup, "is_ready", lambda backend: False)
+    monkeypatch.setattr(setup, "install", install)
+    with pytest.raises(SystemExit) as stopped:
+        setup.main()
+    assert str(stopped.value).endswith(told)
+
+
 def test_ready_means_this_python_backend_and_requirements(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("pyproject.toml").write_text("requirements")

@@ -71,6 +71,22 @@ class TestReleases:
         with pytest.raises(command.UserError, match=r"no release's tag in .*; in a clone: git fetch --tags"):
             upstream.release_commits(lane)
 
+    def test_a_clone_of_old_tags_is_not_told_to_fetch_them(self, clone, lane):
+        for tag in set(clone.git("tag").split()) - {"v0.25.2"}:
+            clone.git("tag", "-d", tag)
+        with pytest.raises(command.UserError, match="has no tag of a release that the variants run on, mlx>=") as error:
+            upstream.release_commits(lane)
+        assert "fetch" not in str(error.value)
+
+    def test_only_a_configuration_that_is_not_here_is_looked_for_elsewhere(self, lane):
+        lanes.MLX.write_text("{")
+        with pytest.raises(command.UserError) as error:
+            upstream.find("v0.31.2")
+        assert "root of a clone" not in str(error.value)
+        lanes.MLX.unlink()
+        with pytest.raises(command.UserError, match="run it from the root of a clone"):
+            upstream.find("v0.31.2")
+
     def test_what_the_index_has_for_every_package_of_one(self, at_root, monkeypatch):
         has = {"mlx": ["0.32.0", "0.30.2", "0.25.2", "0.26.5"], "mlx-cpu": ["0.26.5", "0.32.0"]}
         monkeypatch.setattr(upstream, "packages", lambda: tuple(has))
@@ -249,14 +265,37 @@ class TestDownload:
 
     def test_without_a_network(self, tmp_path, monkeypatch):
         monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:1/simple")
-        monkeypatch.setenv("PIP_RETRIES", "0")
-        with pytest.raises(upstream.NotThere, match=r"^mlx 0.30.0: nothing called mlx .*; check the network"):
-            upstream.download(sys.executable, "0.30.0", tmp_path)
+        for retries, told in (
+            ("1", "; check the network$"),
+            ("0", "or it has none$"),
+        ):  # without one pip gives no reason
+            monkeypatch.setenv("PIP_RETRIES", retries)
+            with pytest.raises(upstream.NotThere, match=rf"^mlx 0.30.0: nothing called mlx .*{told}"):
+                upstream.download(sys.executable, "0.30.0", tmp_path)
+
+    @pytest.mark.parametrize(
+        ("said", "told"),
+        [
+            ("Retrying after NewConnectionError\nERROR: No matching distribution (from versions: none)", True),
+            ("ERROR: HTTPSConnectionPool: Max retries exceeded with url: /simple", True),
+            ("Retrying after NewConnectionError\nERROR: the index is broken", False),
+            ('ERROR: unknown command "index"', False),
+        ],
+    )
+    def test_only_who_had_no_network_is_sent_to_look_at_it(self, said, told, monkeypatch):
+        failed = subprocess.CompletedProcess([], 1, "", said)
+        monkeypatch.setattr(upstream.subprocess, "run", lambda *arguments, **more: failed)
+        with pytest.raises(command.UserError, match="no list of MLX's releases: ERROR: ") as error:
+            upstream.versions("mlx")
+        assert ("check the network" in str(error.value)) == told
+        with pytest.raises(upstream.NotThere) as not_there:
+            upstream.download(sys.executable, "0.30.0", Path())
+        assert ("check the network" in str(not_there.value)) == told
 
     def test_what_else_goes_wrong_is_its_last_error(self, tmp_path):
         python = answering(tmp_path, "Collecting mlx\nERROR: No space left on device\n", 1)
         with pytest.raises(
-            upstream.NotThere, match=r"^mlx 0.30.0 cannot be downloaded: ERROR: No space left on device"
+            upstream.NotThere, match=r"^mlx 0.30.0 cannot be downloaded: ERROR: No space left on device$"
         ):
             upstream.download(python, "0.30.0", tmp_path)
 

@@ -62,8 +62,10 @@ def read(path: Path) -> Settings:
         settings = msgspec.convert(over(msgspec.to_builtins(Settings()), told), Settings)
     except FileNotFoundError as error:
         raise command.UserError(f"no {path}; name another with --settings") from error
-    except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError, ValueError) as error:
+    except msgspec.ValidationError as error:
         raise command.UserError(command.one_line(f"{path}: {error}; its comments say what each key is")) from error
+    except (msgspec.DecodeError, ValueError) as error:
+        raise command.UserError(command.one_line(f"{path}: {error}")) from error
     if settings.profile not in cases.PROFILES:
         choices = ", ".join(cases.PROFILES)
         raise command.UserError(f"{path}: no profile {settings.profile[:20]!r}; choose one of: {choices}")
