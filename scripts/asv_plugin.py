@@ -22,7 +22,8 @@ from asv.plugins.virtualenv import Virtualenv
 from asv.results import Results
 
 from benchmarks.harness import cases
-from scripts import asv_below, asv_git, command, earlier, git_environment, ledger, scratch, setup  # noqa: F401
+from scripts import asv_below, asv_git, command, earlier, git_environment, ledger, scratch  # noqa: F401
+from scripts import setup as venv  # by another name: asv calls what a plugin has as `setup`
 
 BEGAN = time.time()
 """When this run of asv was started."""
@@ -82,7 +83,7 @@ class MlxEnvironment(Virtualenv):
         except util.ProcessError as error:
             raise util.UserError(
                 f"cannot install {', '.join(self._requirements)} into {self._path}: {last_line(error.stderr)}"
-                + "; check the network, then run the same command again" * setup.unreachable(error.stderr)
+                + "; check the network, then run the same command again" * venv.unreachable(error.stderr)
             ) from error
         # It comes with asv_runner, and takes NumPy into every process for a kind of benchmark that is not used here.
         self.run(["-m", "pip", "uninstall", "--quiet", "--yes", "pympler"])

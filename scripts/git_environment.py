@@ -43,6 +43,7 @@ SETTINGS = {
     "status.showStash": "false",
     "status.showUntrackedFiles": "normal",
     "status.submoduleSummary": "false",
+    "tag.sort": "refname",
 }
 """git's own defaults, whatever the user's files say of these."""
 

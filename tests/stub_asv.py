@@ -67,7 +67,7 @@ def run(arguments: list[str]) -> None:
         ledger.append({"what": "started", "case": case})
         time.sleep(0.5)
         ledger.append(measured(case))
-    date = int(subprocess.check_output(["git", "log", "-1", "--format=%ct", revision], text=True)) * 1000
+    date = int(subprocess.check_output(["git", "rev-list", "-1", "--timestamp", revision], text=True).split()[0]) * 1000
     result = Results({"machine": machine}, {"mlx": "0.32.4"}, revision, date, "3.11", ENVIRONMENT, {})
     result.load_data("results")
     for described in DESCRIBED.values():

@@ -13,11 +13,12 @@ import pytest
 from asv import util
 from asv.config import Config
 from asv.plugins.git import Git
+from nights import SETTINGS, Quick
 from upstreams import Upstream
 
 from scripts import asv_git, bisect, command, git, git_environment, history, share, upstream
 from scripts.doctor import repository
-from scripts.nightly import preflight
+from scripts.nightly import night, preflight
 from scripts.nightly.settings import Check, Settings
 from scripts.report import timeline
 
@@ -208,13 +209,14 @@ class TestWishes:
         assert before["changed"] is True
         assert before["subject"] == SUBJECT
 
-    def test_the_same_settings_would_change_text_for_people(self, signed, tmp_path, monkeypatch):
-        asked = (["log", "-1", "--format=%ct"], ["tag", "-l"], ["status", "--porcelain"])
+    def test_the_same_settings_change_text_for_people_but_in_our_environment(self, signed, tmp_path, monkeypatch):
+        asked = (["log", "-1", "--format=%ct"], ["log", "-1"], ["tag", "-l"], ["status", "--porcelain"], ["status"])
         Path("new").write_text("")
         before = [subprocess.check_output(["git", *words]) for words in asked]
         settings(tmp_path, monkeypatch, WISHES + f"[gpg]\n    program = {tmp_path / 'gpg'}\n")
         for words, known in zip(asked, before, strict=True):
             assert subprocess.run(["git", *words], capture_output=True).stdout != known, words
+            assert git.run(*words) == known, words
 
     def test_a_mirror_is_made_fetched_and_read_all_the_same(self, two, tmp_path, monkeypatch):
         second = two[1]
@@ -229,11 +231,17 @@ class TestWishes:
         assert upstream.of_commit(repo._path, newest) == "0.39.1"
         assert set(repo.get_tags()) == {"v0.30.1", "v0.31.1", "v0.32.1", "v0.39.1"}
 
-    def test_an_error_in_another_language_is_understood(self, two, tmp_path, monkeypatch):
+    def test_git_is_asked_in_english_whatever_the_user_speaks(self, tmp_path, monkeypatch):
+        speaks = (
+            'if [ "$LC_ALL" = C ]; then echo "fatal: not a git repository"; else echo "fatal: Kein Git-Repository"; fi'
+        )
+        (tmp_path / "git").write_text(f"#!/bin/sh\n({speaks}) >&2\nexit 128\n")
+        (tmp_path / "git").chmod(stat.S_IRWXU)
+        monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
         monkeypatch.setenv("LANGUAGE", "de")
         monkeypatch.setenv("LC_ALL", "de_DE.UTF-8")
         with pytest.raises(command.UserError, match="is no clone of a repository; git clone it"):
-            git.output("rev-parse", "HEAD", where=tmp_path)
+            git.output("rev-parse", "HEAD")
 
 
 class TestAnotherUser:
@@ -453,3 +461,52 @@ def test_two_commits_without_a_common_one_are_no_ancestors(two):
 )
 def test_of_an_error_the_reason_is_told(told, expected):
     assert git.reason(told) == expected
+
+
+class TestNights:
+    """Whole nights, by real git and a stub that measures."""
+
+    pytestmark = pytest.mark.slow
+
+    @pytest.fixture
+    def quick(self, tmp_path) -> Quick:
+        made = Quick(tmp_path)
+        made.settings(SETTINGS.replace("report = false", "report = true"))
+        return made
+
+    def test_one_that_a_hook_of_another_repository_starts_measures_its_own(self, quick, two):
+        other = two[0]
+        before = other.git("rev-list", "--all"), other.git("status", "--porcelain")
+        names = {"GIT_DIR": str(other.path / ".git"), "GIT_INDEX_FILE": str(other.path / ".git" / "index")}
+        code, out = quick.run("--summary", str(quick.folder / "s.md"), **names, GIT_WORK_TREE=str(other.path))
+        assert code == night.GREEN, out
+        assert sorted(quick.seconds()) == sorted(quick.cases)
+        assert f"{quick.machine}/nights.jsonl" in quick.branch()
+        assert (other.git("rev-list", "--all"), other.git("status", "--porcelain")) == before
+
+    def test_one_with_every_setting_of_a_user_is_green_and_its_report_has_dates_and_subjects(self, quick, tmp_path):
+        (tmp_path / "wishes").write_text(WISHES)
+        code, out = quick.run(GIT_CONFIG_GLOBAL=str(tmp_path / "wishes"))
+        assert code == night.GREEN, out
+        assert "the clock is not behind the newest commit" in out
+        written = "".join(path.read_text() for path in (quick.path / ".asv" / "html" / "data").glob("*.js"))
+        assert '"subject": "second"' in written or '"subject":"second"' in written
+
+    def test_bench_without_the_branch_prints_its_table_and_then_why_there_is_no_report(self, quick, tmp_path):
+        quick.git("branch", "-m", "main", "master")
+        asked = [
+            sys.executable,
+            "-m",
+            "scripts.bench",
+            "--machine",
+            quick.machine,
+            "--json",
+            str(tmp_path / "rows.json"),
+        ]
+        done = subprocess.run(asked, cwd=quick.path, env=quick.environment, capture_output=True, text=True)
+        assert done.returncode == 2
+        assert "% of" in done.stdout
+        assert len(json.loads((tmp_path / "rows.json").read_text())["cases"]) == len(quick.cases)
+        assert done.stderr.splitlines()[-1].startswith(
+            "error: asv publish failed: no branch main here; git branch main origin/main, or name"
+        )

@@ -1,5 +1,6 @@
 """asv's plugin that adds the report to what `asv publish` writes, named in asv.conf.json; and that command."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,9 @@ from asv.console import log
 from asv.publishing import OutputPublisher
 
 from scripts import command
+
+PROGRESS = re.compile(r"^(\[ *[\d.]+%\] )?[· ]*")
+"""With what asv begins a line of its log."""
 
 MARK = "info.json"
 """What only asv's own sites have."""
@@ -49,4 +53,5 @@ def publish(config: Path, html: Path | None = None) -> None:
     done = subprocess.run(asked, capture_output=True, text=True, env=command.uncoloured())
     if done.returncode:
         lines = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()] or ["no reason given"]
-        raise command.UserError(f"asv publish failed: {command.one_line(lines[-1])}")
+        reason = PROGRESS.sub("", command.one_line(lines[-1]))
+        raise command.UserError(f"asv publish failed: {reason}")
