@@ -271,6 +271,7 @@ def row(one: Known, units: dict[str, str], repository: str) -> str:
     levels = [code(news.written(level, units.get(metric, ""))) for level in one.levels[key]] if key else ["", ""]
     far = change(one)
     size = "" if far is None else f"{100 * far:+.1f} %"
+    size += "" if one.rate is None else f", a drift: {100 * one.rate:+.1f} % per 100 commits"
     commits = "..".join(commit(side, repository) for side in (one.good, one.bad))
     commits += " of MLX" * (repository == MLX_REPOSITORY)
     member = [code(one.machine), code(case), code(metric), *levels, size]
@@ -350,10 +351,12 @@ def issue(told: dict[str, Any]) -> Issue | None:
 
 def login() -> str:
     """The user of the token."""
+    told = answered("api", "graphql", "-f", "query={viewer{login}}")
     try:
-        return str(answered("api", "graphql", "-f", "query={viewer{login}}")["data"]["viewer"]["login"])
+        return str(told["data"]["viewer"]["login"])
     except (LookupError, TypeError) as error:
-        raise command.UserError("gh api graphql: it does not say whose the token is; set GH_TOKEN") from error
+        told = without_tokens(str(told))[:200]
+        raise command.UserError(f"gh api graphql: it does not say whose the token is: {told}") from error
 
 
 def answered(*arguments: str) -> Any:

@@ -154,8 +154,10 @@ def other_python(name: str, path: str) -> Side:
     asked = [python, "-c", "import importlib.metadata; print(importlib.metadata.version('mlx'))"]
     done = subprocess.run(asked, capture_output=True, text=True)
     if done.returncode:
-        hint = "; install it there" if "PackageNotFoundError" in done.stderr else ""
-        raise command.UserError(f"{path[:200]} has no mlx: {asv_plugin.last_line(done.stderr)}{hint}")
+        reason = asv_plugin.last_line(done.stderr)
+        if "PackageNotFoundError" in done.stderr:
+            raise command.UserError(f"{path[:200]} has no mlx: {reason}; install it there")
+        raise command.UserError(f"{path[:200]} does not say which mlx it has: {reason}")
     return Side(name, None, Path.cwd(), done.stdout.strip(), str(Path(python).absolute()))
 
 

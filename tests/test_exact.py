@@ -175,7 +175,11 @@ def test_a_release_has_three_numbers_and_keeps_its_suffix(at_root):
 def test_the_pin_of_a_folder(tmp_path, at_root):
     (tmp_path / "asv.conf.json").write_text('{"matrix": {"req": {"mlx": ["0.31.2"]}}} // comment')
     assert sides.pinned(tmp_path) == "0.31.2"
-    for broken in ("{", "{}", '{"matrix": {"req": {"mlx": []}}}', "[]"):
+    (tmp_path / "asv.conf.json").write_text("{")
+    with pytest.raises(command.UserError, match="Unexpected end of input") as error:
+        sides.pinned(tmp_path)
+    assert "add it to its matrix" not in str(error.value)
+    for broken in ("{}", '{"matrix": {"req": {"mlx": []}}}', "[]"):
         (tmp_path / "asv.conf.json").write_text(broken)
         with pytest.raises(command.UserError, match="pins no mlx"):
             sides.pinned(tmp_path)
@@ -357,6 +361,16 @@ def test_an_unknown_revision_exits_with_2_and_one_line():
     assert done.returncode == 2
     assert done.stderr.startswith("error: no commit 'no-such-branch'")
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("path", ["elsewhere", None])
+def test_pythonpath_is_blamed_only_where_it_is_set(path, at_root, tmp_path, monkeypatch):
+    monkeypatch.setattr(counting.workers, "check", lambda side: None)
+    monkeypatch.setattr(counting.Counter, "_start", lambda self: {"adamw": "/other", "variants": []})
+    monkeypatch.setenv("PYTHONPATH", path) if path else monkeypatch.delenv("PYTHONPATH", raising=False)
+    with pytest.raises(command.UserError, match="its adamw comes from /other") as error:
+        counting.Counter(sides.Side(".", None, tmp_path, "0.32.4", sys.executable))
+    assert ("unset PYTHONPATH" in str(error.value)) == bool(path)
 
 
 def test_an_interpreter_without_mlx_is_one_line(tmp_path):

@@ -518,8 +518,10 @@ def test_gh_hangs(hub, monkeypatch):
 def test_gh_says_something_else(hub, garbage):
     hub.alert(FIRST)
     hub.set(garbage=garbage)
-    with pytest.raises(command.UserError, match=r"^gh api"):
+    with pytest.raises(command.UserError, match=r"^gh api") as error:
         hub.run()
+    assert any(said in str(error.value) for said in ("<html>", "None", "[1]", "'number': 1", "'message': 'x'"))
+    assert not any(hint in str(error.value) for hint in ("up to date", "GH_TOKEN"))
 
 
 def test_a_comment_that_failed_is_made_up_for(hub):

@@ -137,6 +137,12 @@ def test_whoever_reads_results_tells_which_folders_are_left_out(tmp_path):
         told = "\n".join(problems)
         assert "no machine can be called 'mac*'" in told
         assert "lost: it has results, but no machine.json" in told
+    with pytest.raises(command.UserError, match=f"no results below {made.results / 'lost'}; name another --results"):
+        triage.remembered(made.results / "lost", None)
+    (made.results / "deeper" / "mac:1").mkdir(parents=True)
+    (made.results / "deeper" / "mac:1" / "machine.json").write_text("{}")
+    with pytest.raises(command.UserError, match=r"no results below .*: no machine can be called 'mac:1'"):
+        triage.remembered(made.results / "deeper", None)
     assert triage.remembered(made.results, "Ann's Mac Studio") == ([], [])
     assert "no machine can be called 'a:b'" in "\n".join(report_releases.left_out(made.results))
     assert report_releases.gather(made.results) == []

@@ -145,6 +145,9 @@ def test_without_mlx_the_error_is_one_line(monkeypatch, capsys):
     monkeypatch.setattr(peers, "ask", lambda *_: {"failed": "ImportError:\nno libmlx"})
     assert command.run(lambda: peers.main([])) == 2
     assert "error: MLX does not run here: ImportError: no libmlx; try `make setup`\n" in capsys.readouterr().err
+    monkeypatch.setattr(peers, "ask", lambda *_: {"failed": "MemoryError: 3 GB"})
+    assert command.run(lambda: peers.main([])) == 2
+    assert "error: MLX does not run here: MemoryError: 3 GB\n" in capsys.readouterr().err
 
 
 def test_a_process_that_takes_too_long_is_one_failure(planted, monkeypatch, tmp_path):

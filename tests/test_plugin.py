@@ -2,6 +2,7 @@
 
 import json
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -95,6 +96,42 @@ def test_one_line_of_a_long_complaint():
         "ERROR: No matching distribution"
     )
     assert asv_plugin.last_line("") == "no reason given"
+
+
+@pytest.mark.parametrize(
+    ("raised", "told"),
+    [
+        ("ImportError('libmlx.so: cannot open shared object file')", True),
+        ("ModuleNotFoundError(\"No module named 'mlx'\")", True),
+        ("ImportError('libcudart.so.13: cannot open shared object file')", False),
+        ("RuntimeError('[metal::load_device] no device')", False),
+    ],
+)
+def test_a_backend_is_asked_for_only_where_mlx_itself_is_missing(raised, told, tmp_path):
+    (tmp_path / "mlx").mkdir()
+    (tmp_path / "mlx" / "core.py").write_text(f"raise {raised}")
+    done = subprocess.run(
+        [sys.executable, "-c", asv_plugin.PREFLIGHT], env=os.environ | {"PYTHONPATH": str(tmp_path)}, text=True,
+        capture_output=True,
+    )  # fmt: skip
+    assert done.stderr.startswith("MLX does not run here (")
+    assert ("install a backend" in done.stderr) == told
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [("ERROR: Max retries exceeded with url: /simple", True), ("ERROR: No space left on device", False)],
+)
+def test_the_network_is_blamed_only_where_there_was_none(said, told, monkeypatch):
+    def fail(environment):
+        raise util.ProcessError(["pip"], 1, "", said)
+
+    monkeypatch.setattr(asv_plugin.Virtualenv, "_setup", fail)
+    made = object.__new__(asv_plugin.MlxEnvironment)
+    made._requirements, made._path = {"mlx": "0.32.4"}, "env"
+    with pytest.raises(util.UserError, match=rf"^cannot install mlx into env: {said}") as error:
+        made._setup()
+    assert ("check the network" in str(error.value)) == told
 
 
 class Saved:

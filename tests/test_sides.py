@@ -24,6 +24,9 @@ class TestSides:
         python.chmod(0o755)
         with pytest.raises(command.UserError, match=r"has no mlx: .*; install it there"):
             sides.resolve(f"python:{python}")
+        python.write_text("#!/bin/sh\necho 'dyld: no such library' >&2; exit 1\n")
+        with pytest.raises(command.UserError, match=r"does not say which mlx it has: dyld: no such library$"):
+            sides.resolve(f"python:{python}")
 
     def test_code_is_what_a_variant_can_run(self, tmp_path):
         def made(name: str, **files: str) -> Path:
