@@ -30,6 +30,9 @@ OPEN = (SUSPECTED, UNDECIDED, CONFIRMED)
 GROWN = "grown"
 """The event of an alert that has more series than before."""
 
+DRIFTS = "drifts"
+"""The event of an alert that was taken for a step, and is a drift."""
+
 SEARCHED = "searched"
 """The event of an alert whose commit was looked for: `reason` says what came of it."""
 
@@ -48,6 +51,7 @@ class Known(NamedTuple):
     levels     of every series before and after the step
     reason     what was said of it last
     culprit    what came of looking for its commit
+    rate       of a drift, how far it goes in 100 commits, as a share; None of a step
     """
 
     name: str
@@ -59,11 +63,13 @@ class Known(NamedTuple):
     levels: dict[Key, tuple[float, float]]
     reason: str = ""
     culprit: str = ""
+    rate: float | None = None
 
     def knows(self, one: Suspicion, positions: Mapping[str, int]) -> bool:
         """Whether this is about the step `one`: in the same series, at a commit that both may mean.
 
-        And about as large, if it was judged: a step that is twice as large, or half, is another.
+        And about as large, if it was judged: a step that is twice as large, or half, is another. A drift is as large
+        as its rate is, however far it has gone; and what is taken for a step in it is the drift.
         """
         good, bad = positions.get(self.good), positions.get(self.bad)
         if (self.machine, self.worse) != (one.series.machine, one.worse) or good is None or bad is None:
@@ -71,7 +77,12 @@ class Known(NamedTuple):
         levels = of_series(self.levels, one.series.key)
         if not levels or not (one.good < bad and good < one.bad):
             return False
-        return self.state in (SUSPECTED, UNDECIDED) or 0.5 < farther((one.before, one.after), levels) < 2
+        if self.state in (SUSPECTED, UNDECIDED):
+            return True
+        far = farther((one.before, one.after), levels)
+        if self.rate is None:
+            return 0.5 < far < 2
+        return far < 2 if one.rate is None else 0.5 < math.log1p(one.rate) / math.log1p(self.rate) < 2
 
     def is_gone(self, current: Mapping[Key, float]) -> bool:
         """Whether most of its series that still are measured are nearer to where they were than to where they went."""
@@ -116,15 +127,16 @@ def name(alert: Alert, commits: Sequence[str], taken: Container[str] = ()) -> st
     raise AssertionError
 
 
-def suspected(name: str, alert: Alert, commits: Sequence[str]) -> dict[str, Any]:
-    """The event with which an alert begins."""
+def suspected(name: str, alert: Alert, commits: Sequence[str], event: str = SUSPECTED) -> dict[str, Any]:
+    """The event with which an alert begins, or with which it is known to be a drift."""
     return {
         "alert": name,
-        "event": SUSPECTED,
+        "event": event,
         "worse": alert.worse,
         "good": commits[alert.good],
         "bad": commits[alert.bad],
         "series": [[*one.series.key, one.before, one.after] for one in alert.members],
+        **({"rate": rate} if (rate := alert.members[0].rate) is not None else {}),
     }
 
 
@@ -154,6 +166,8 @@ def read(results: Path, machine: str) -> tuple[list[Known], list[str]]:
     for number, line in enumerate(lines, 1):
         try:
             when, event = parsed(line)
+            if event["event"] == DRIFTS:
+                begun(machine, event)
             if event["event"] == SUSPECTED:
                 known.setdefault(event["alert"], begun(machine, event))
             else:
@@ -172,7 +186,7 @@ MALFORMED = (ValueError, LookupError, TypeError, ArithmeticError, RecursionError
 def parsed(line: str) -> tuple[str, dict[str, Any]]:
     """When an event was, and what it says. Raises one of MALFORMED."""
     event = json.loads(line)
-    if event["event"] not in (*STATES, GROWN, SEARCHED) or not NAME.fullmatch(event["alert"]):
+    if event["event"] not in (*STATES, GROWN, DRIFTS, SEARCHED) or not NAME.fullmatch(event["alert"]):
         raise ValueError(line)
     if "series" in event:
         event["series"] = levels(event["series"])
@@ -194,13 +208,21 @@ def begun(machine: str, event: dict[str, Any]) -> Known:
     good, bad = event["good"], event["bad"]
     if not (COMMIT.fullmatch(good) and COMMIT.fullmatch(bad)):
         raise ValueError(event)
-    return Known(event["alert"], machine, SUSPECTED, bool(event["worse"]), good, bad, event["series"])
+    rate = None if event.get("rate") is None else float(event["rate"])
+    if rate is not None and not -1 < rate < math.inf:
+        raise ValueError(event)
+    return Known(
+        event["alert"], machine, SUSPECTED, bool(event["worse"]), good, bad, event["series"], rate=rate or None
+    )
 
 
 def changed(known: Known, event: dict[str, Any]) -> Known:
     """What is known after one more event."""
     if event["event"] == GROWN:
         return known._replace(levels=event.get("series", {}) | known.levels)
+    if event["event"] == DRIFTS:
+        now = begun(known.machine, event)
+        return known._replace(good=now.good, bad=now.bad, levels=known.levels | now.levels, rate=now.rate)
     if event["event"] == SEARCHED:
         return known._replace(culprit=command.one_line(str(event.get("reason", ""))))
     return known._replace(state=event["event"], reason=command.one_line(str(event.get("reason", ""))))

@@ -2,7 +2,7 @@
 
 A scan over all splits compares the ranks before with those after, so that a point far off weighs no more than the
 largest. Its chance is corrected for the number of splits, and for noise that stays from one point to the next. What is
-found divides the series, and both parts are searched again.
+found divides the series, and both parts are searched again. What a drift describes better than steps is told as one.
 """
 
 import itertools
@@ -12,6 +12,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
+
+from scripts import drifts
 
 Values = NDArray[np.float64]
 
@@ -59,6 +61,7 @@ class Change(NamedTuple):
     size       log of the new level over the old
     error      standard error of `size`
     chance     of a step at least as clear, in that direction, in as many points without any
+    drift      whether the level goes there little by little, from `low` - 1 to `high`; `first` is in the middle then
     """
 
     first: int
@@ -67,10 +70,11 @@ class Change(NamedTuple):
     size: float
     error: float
     chance: float
+    drift: bool = False
 
     def around(self, count: int) -> tuple[int, int]:
         """Of `count` points the indices of one surely before the step, and of one surely after it."""
-        if not self.error:
+        if not self.error or self.drift:
             return self.low - 1, self.high
         return max(0, min(self.low - 1, self.first - 1 - FEW)), min(count - 1, max(self.high, self.first + FEW))
 
@@ -96,8 +100,43 @@ def changes(values: Values, worse: float = WORSE, better: float = BETTER) -> lis
     described = [
         describe(values[start:end], one, start) for start, one, end in zip(bounds[:-2], found, bounds[2:], strict=True)
     ]
-    alone = newest(values, bounds)
-    return [*described, alone] if alone else described
+    drifting = among(values, described)
+    straight = values.copy()
+    for steps, ramp in drifting:
+        straight[bounds[steps.start] : bounds[steps.stop + 1]] += ramp.fitted[-1] - ramp.fitted
+    alone = newest(straight, bounds)
+    return [*told(described, drifting, bounds), *([alone] if alone else [])]
+
+
+def among(values: Values, steps: list[Change]) -> list[tuple[range, drifts.Ramp]]:
+    """The drifts that describe some `steps` better, and which: neighbours in one direction, the longest run first."""
+    bounds = [0, *(one.first for one in steps), len(values)]
+    levels = [part - np.median(part) for part in np.split(values, bounds[1:-1])]
+    spread = deviation(np.concatenate(levels)) if steps else 0.0
+    found: list[tuple[range, drifts.Ramp]] = []
+    count = len(steps)
+    runs = [range(start, start + length) for length in range(count, 0, -1) for start in range(count - length + 1)]
+    for run in runs:
+        upwards = {steps[number].size > 0 for number in run}
+        if len(upwards) > 1 or any(number in other for other, _ in found for number in run):
+            continue
+        start = bounds[run.start]
+        firsts = [steps[number].first - start for number in run]
+        ramp = drifts.better(values[start : bounds[run.stop + 1]], firsts, spread)
+        if ramp and (ramp.size > 0) in upwards:
+            found.append((run, ramp))
+    return found
+
+
+def told(steps: list[Change], drifting: list[tuple[range, drifts.Ramp]], bounds: list[int]) -> list[Change]:
+    """The `steps` in order, each drift once in place of its own."""
+    gone = {number for run, _ in drifting for number in run}
+    changes = [one for number, one in enumerate(steps) if number not in gone]
+    for run, ramp in drifting:
+        start, end = bounds[run.start] + ramp.start, bounds[run.start] + ramp.end
+        chance = min(steps[number].chance for number in run)
+        changes.append(Change((start + end + 1) // 2, start + 1, end, ramp.size, ramp.error, chance, drift=True))
+    return sorted(changes, key=lambda one: one.first)
 
 
 class Split(NamedTuple):

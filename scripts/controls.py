@@ -32,6 +32,7 @@ class Step(NamedTuple):
     last, first  seconds since 1970 of a run surely before it and of one surely after
     size         its log
     runs         these two runs
+    drift        whether it goes there little by little
     """
 
     last: float
@@ -39,6 +40,7 @@ class Step(NamedTuple):
     size: float
     metric: str
     runs: tuple[int, int]
+    drift: bool
 
 
 class Shift(NamedTuple):
@@ -48,6 +50,7 @@ class Shift(NamedTuple):
     size         log of the largest step of a control
     metrics      the controls that step
     told         what is recorded of the machine and its software that changed at the same time
+    drift        whether they go there little by little
     """
 
     machine: str
@@ -56,6 +59,7 @@ class Shift(NamedTuple):
     size: float
     metrics: tuple[str, ...]
     told: tuple[str, ...]
+    drift: bool = False
 
     def explains(self, one: Suspicion, runs: pd.DataFrame) -> bool:
         """Whether a step may be this one: at the same time, in the same direction, and not much larger."""
@@ -63,7 +67,7 @@ class Shift(NamedTuple):
         before, after, size = taken[change.low - 1], taken[change.high], change.size
         if before > after:  # the older commits were measured later
             before, after, size = after, before, -size
-        if one.series.machine != self.machine or one.exact or size * self.size <= 0:
+        if one.series.machine != self.machine or one.exact or size * self.size <= 0 or change.drift != self.drift:
             return False
         if not (before < self.first and self.last < after):
             return False
@@ -83,7 +87,7 @@ def shifts(controls: Sequence[Series], runs: pd.DataFrame) -> list[Shift]:
                 last, first = max(step.last for step in shared), min(step.first for step in shared)
                 largest = max(shared, key=lambda step: abs(step.size))
                 told = differences(*(runs.iloc[run] for run in largest.runs))
-                found.append(Shift(machine, last, first, largest.size, metrics, told))
+                found.append(Shift(machine, last, first, largest.size, metrics, told, largest.drift))
     return sorted(found, key=lambda shift: shift.first)
 
 
@@ -96,16 +100,17 @@ def in_time(one: Series, runs: pd.DataFrame) -> list[Step]:
     for step in changes.changes(logs(one.values[order]), LEVEL, LEVEL):
         last, first = step.low - 1, step.high
         pair = int(numbers[last]), int(numbers[first])
-        found.append(Step(float(taken[last]), float(taken[first]), step.size, one.metric, pair))
+        found.append(Step(float(taken[last]), float(taken[first]), step.size, one.metric, pair, step.drift))
     return found
 
 
 def together(steps: Sequence[Step]) -> list[list[Step]]:
     """The steps in groups that may be one: in the same direction, at a time that all of a group share."""
     groups: list[list[Step]] = []
-    for step in sorted(steps, key=lambda step: (step.size > 0, step.first)):
+    for step in sorted(steps, key=lambda step: (step.drift, step.size > 0, step.first)):
         last = groups[-1] if groups else []
-        if last and last[0].size * step.size > 0 and step.last < min(other.first for other in last):
+        alike = last and last[0].size * step.size > 0 and last[0].drift == step.drift
+        if alike and step.last < min(other.first for other in last):
             last.append(step)
         else:
             groups.append([step])

@@ -126,6 +126,8 @@ def record(results: Path, seen: Seen) -> None:
     for one in seen.recalled.listed:
         if not one.before:
             event = alerts.suspected(one.name, one.alert, seen.known.commits)
+        elif one.is_drift_now and one.is_open:
+            event = alerts.suspected(one.name, one.alert, seen.known.commits, alerts.DRIFTS)
         elif one.joined:
             event = alerts.grown(one.name, one.joined)
         else:
@@ -195,10 +197,12 @@ def told(shift: Shift, followed: Sequence[Suspicion]) -> str:
     """A change of the machine in a line."""
     when = datetime.fromtimestamp(shift.first, UTC).date().isoformat()
     what = "; ".join(shift.told) or "nothing that is recorded changed with it"
-    return (
-        f"{shift.machine}: the machine changed on {when}: its controls step by up to {np.expm1(shift.size):+.1%}, and "
-        f"{len(followed)} series with them; {what}"
+    began = datetime.fromtimestamp(shift.last, UTC).date().isoformat()
+    changed = (
+        f"drifted from {began} to {when}: its controls" if shift.drift else f"changed on {when}: its controls step"
     )
+    far = f"by up to {np.expm1(shift.size):+.1%}, and {len(followed)} series with them; {what}"
+    return f"{shift.machine}: the machine {changed} {far}"
 
 
 def shortened(problems: Sequence[str]) -> list[str]:
@@ -241,6 +245,7 @@ def member(one: Suspicion, commits: Sequence[str]) -> dict[str, Any]:
         "before": one.before,
         "after": one.after,
         "ratio": float(np.exp(one.change.size)),
+        "per_100_commits": one.rate,
         "low": low,
         "high": high,
         "chance": one.change.chance,

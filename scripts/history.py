@@ -271,9 +271,10 @@ def values(result: Results, benchmarks: dict[str, dict[str, Any]]) -> tuple[list
                 raise Unreadable(f"{len(measured)} values of {len(cases)} case{'s' * (len(cases) != 1)}")
             within = intervals(result, metric, len(cases))
             for case, one, (low, high) in zip(cases, measured, within, strict=True):
-                if one is not None:
-                    value = numbers.from_asv(one) if metric.startswith(ERRORS) else one
-                    found.append(Value(name, case, value, low, high))
+                if one is not None and metric.startswith(ERRORS):
+                    found.append(Value(name, case, numbers.from_asv(one), low, high))
+                elif one is not None and math.isfinite(one):
+                    found.append(Value(name, case, one, low, high))
         except MALFORMED as error:
             wrong.append(f"{name}: {error}")
     if older:

@@ -17,6 +17,9 @@ GONE, UNCLEAR, UNMEASURED = (
 )
 
 
+IN_A_DRIFT = "it is part of the drift {}"
+
+
 class Listed(NamedTuple):
     """An alert, what it is called, and what was known of it before; None of a new one."""
 
@@ -37,6 +40,11 @@ class Listed(NamedTuple):
         """The members that were not known before."""
         known = self.before.levels if self.before else {}
         return [one for one in self.alert.members if alerts.of_series(known, one.series.key) is None]
+
+    @property
+    def is_drift_now(self) -> bool:
+        """Whether a drift was recorded as a step."""
+        return bool(self.before and self.before.rate is None and self.alert.members[0].change.drift)
 
     def may_take(self, one: Suspicion) -> bool:
         """Whether a step that nobody knew may have the same cause. One that is twice as large has more than that."""
@@ -83,7 +91,30 @@ def recall(
     for each in listed:
         each.alert.members.sort(key=search.clearest)
     listed.sort(key=lambda each: (-each.alert.bad, each.alert.machine, not each.alert.worse))
-    return Recalled(listed, *ended(remembered, set(by_name), gone, current))
+    parts = in_drifts(remembered, set(by_name), listed, positions)
+    closed, unseen = ended(remembered, {*by_name, *parts}, gone - set(parts), current)
+    closed += [(one, IN_A_DRIFT.format(parts[one.name])) for one in remembered if one.name in parts]
+    return Recalled(listed, closed, unseen)
+
+
+def in_drifts(
+    remembered: Iterable[Known], seen: set[str], listed: Iterable[Listed], positions: Mapping[str, int]
+) -> dict[str, str]:
+    """The open alerts of steps that are part of a drift now, and the name of that."""
+    parts = {}
+    drifts = [(one.name, step) for one in listed for step in one.alert.members if step.change.drift]
+    for known in remembered:
+        good, bad = positions.get(known.good), positions.get(known.bad)
+        if known.state not in alerts.OPEN or known.name in seen or good is None or bad is None:
+            continue
+        for name, step in drifts:
+            if alerts.of_series(known.levels, step.series.key) and (known.machine, known.worse, True) == (
+                step.series.machine,
+                step.worse,
+                good < step.bad and step.good < bad,
+            ):
+                parts[known.name] = name
+    return parts
 
 
 def now(

@@ -26,7 +26,8 @@ class Suspicion(NamedTuple):
 
     worse          whether it goes upwards: all that asv tracks is better when it is less
     before, after  the level of the series, in its unit
-    good, bad      positions, in history, of the last commit surely before the step and of the first surely after it
+    good, bad      positions, in history, of the last commit surely before the step and of the first surely after it;
+                   of a drift, of the last before it began and of the first at its end
     likely         the same, of where it most likely is
     around         positions of the commits to measure again: a few before against a few after
     """
@@ -53,12 +54,23 @@ class Suspicion(NamedTuple):
         return more if self.worse else less
 
     @property
+    def rate(self) -> float | None:
+        """How far a drift goes in 100 commits, as a share; None of a step."""
+        return float(np.expm1(100 * self.change.size / (self.bad - self.good))) if self.change.drift else None
+
+    @property
     def size(self) -> str:
-        """How far, with its interval; of what has no noise the figures themselves."""
+        """How far, with its interval, and of a drift how fast; of what has no noise the figures themselves."""
         if self.exact or min(self.before, self.after) <= 0 or not math.isfinite(self.before + self.after):
             return f"{numbers.in_words(self.after, '.6g')}, was {numbers.in_words(self.before, '.6g')}"
         low, high = (np.expm1(limit) for limit in self.change.interval)
-        return f"{np.expm1(self.change.size):+.1%} ({low:+.1%} to {high:+.1%})"
+        far = f"{np.expm1(self.change.size):+.1%} ({low:+.1%} to {high:+.1%})"
+        return far if self.rate is None else f"{far}, a drift over {self.bad - self.good} commits: {speed(self.rate)}"
+
+
+def speed(rate: float) -> str:
+    """The rate of a drift in words."""
+    return f"{rate:+.1%} per 100 commits"
 
 
 Levels = dict[str, dict[tuple[str, str, str], float]]
@@ -103,23 +115,31 @@ def suspicions(one: Series, unit: str) -> list[Suspicion]:
 
 def suspicion(one: Series, unit: str, step: Change, start: int, end: int) -> Suspicion:
     """The step between those at `start` and `end`."""
-    before, after = one.values[start : step.first], one.values[step.first : end]
     first, last = step.around(len(one.values))
+    good, bad = int(one.positions[step.low - 1]), int(one.positions[step.high])
+    nearest = max(step.low, step.first - changes.FEW) - 1, min(step.high, step.first + changes.FEW)
     return Suspicion(
         one,
         unit,
         step,
         step.size > 0,
-        float(np.median(before)),
-        float(np.median(after)),
-        int(one.positions[step.low - 1]),
-        int(one.positions[step.high]),
-        (
-            int(one.positions[max(step.low, step.first - changes.FEW) - 1]),
-            int(one.positions[min(step.high, step.first + changes.FEW)]),
-        ),
+        *levels(one, step, start, end),
+        good,
+        bad,
+        (good, bad) if step.drift else (int(one.positions[nearest[0]]), int(one.positions[nearest[1]])),
         (int(one.positions[first]), int(one.positions[last])),
     )
+
+
+def levels(one: Series, step: Change, start: int, end: int) -> tuple[float, float]:
+    """Where the series is before a step, since the change at `start`, and after it, up to that at `end`.
+
+    Of a drift it is where that begins and ends: half of it to either side of its middle.
+    """
+    if step.drift:
+        middle = float(np.median(logs(one.values)[step.low - 1 : step.high + 1]))
+        return math.exp(middle - step.size / 2), math.exp(middle + step.size / 2)
+    return float(np.median(one.values[start : step.first])), float(np.median(one.values[step.first : end]))
 
 
 def logs(values: changes.Values) -> changes.Values:
@@ -166,16 +186,24 @@ class Alert(NamedTuple):
         return self.members[0].bad
 
     def may_have_caused(self, one: Suspicion) -> bool:
-        """Whether both most likely are at the same place. Where they could be is too wide: false steps fit anywhere."""
+        """Whether both most likely are at the same place. Where they could be is too wide: false steps fit anywhere.
+
+        So is a drift: of another it must share half of the commits, and of steps it made those in its own case.
+        """
+        lead = self.members[0]
         if (one.series.machine, one.worse) != (self.machine, self.worse):
             return False
-        good, bad = self.members[0].likely
-        return one.likely[0] < bad and good < one.likely[1]
+        shared = min(one.likely[1], lead.likely[1]) - max(one.likely[0], lead.likely[0])
+        if lead.change.drift and one.change.drift:
+            return 2 * shared >= min(lead.bad - lead.good, one.bad - one.good)
+        if lead.change.drift or one.change.drift:
+            return shared > 0 and lead.change.drift and one.series.case == lead.series.case
+        return shared > 0
 
 
-def clearest(one: Suspicion) -> tuple[bool, float, float]:
-    """What to sort by so that the clearest comes first."""
-    return not one.exact, one.change.chance, -abs(one.change.size)
+def clearest(one: Suspicion) -> tuple[bool, bool, float, float]:
+    """What to sort by so that the clearest comes first; a drift before the steps for which others may take it."""
+    return not one.exact, not one.change.drift, one.change.chance, -abs(one.change.size)
 
 
 def grouped(found: Iterable[Suspicion]) -> list[Alert]:

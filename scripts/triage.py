@@ -11,7 +11,7 @@ from pathlib import Path
 from rich.table import Table
 from rich.text import Text
 
-from scripts import alerts, command, machines
+from scripts import alerts, command, machines, search
 from scripts.alerts import Known
 
 EPILOG = """examples:
@@ -87,7 +87,9 @@ def table(known: list[Known]) -> Table:
     shown.add_column("why", overflow="fold")
     for one in known:
         where = f"{one.good[:8]}..{one.bad[:8]}"
-        cells = (one.name, one.state, one.machine, where, str(len(one.levels)), one.reason)
+        drift = [] if one.rate is None else [f"a drift, {search.speed(one.rate)}"]
+        why = "; ".join([*drift, *filter(None, [one.reason])])
+        cells = (one.name, one.state, one.machine, where, str(len(one.levels)), why)
         shown.add_row(*map(Text, cells))
     return shown
 

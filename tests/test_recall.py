@@ -284,7 +284,7 @@ class TestFile:
     @pytest.mark.parametrize(
         "change",
         [
-            {"series": [["", SECONDS, CASE, 1.0, float("inf")]]},
+            {"series": [["", SECONDS, CASE, 1.0, float("nan")]]},
             {"series": [["", SECONDS, CASE, 1.0]]},
             {"series": [["", SECONDS, CASE, 1.0, int("9" * 400)]]},
             {"series": None},

@@ -18,6 +18,8 @@ from scripts.nightly.settings import Settings
 END = 6.0
 """Seconds that a command has to end when it is asked to."""
 
+DRIFT = "a drift over many commits: none of them alone made it"
+
 LONGEST = 6 * 3600.0
 MOST_LINES = 40
 
@@ -96,6 +98,9 @@ def confirm(lane: str, machine: str, alert: str, settings: Settings) -> Done:
 
 def search(lane: str, results: Path, machine: str, one: alerts.Known, settings: Settings) -> str:
     """Look for the commit of a confirmed alert, and remember what came of it, in words."""
+    if one.rate is not None:
+        alerts.add(results, machine, [{"alert": one.name, "event": alerts.SEARCHED, "reason": DRIFT}])
+        return DRIFT
     try:
         alone = Path(lane).name != lanes.MLX.name and only_commit(one.good, one.bad)
     except command.UserError as error:  # a commit that is gone

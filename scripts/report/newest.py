@@ -197,7 +197,7 @@ def missing(path: Path, failures: dict[str, str], host: dict[str, Any]) -> list[
 
 def unmeasured(result: Results) -> dict[str, str]:
     """The cases without a figure in asv's results: null of one that failed, NaN of one that was skipped."""
-    found = {}
+    found: dict[str, str] = {}
     for metric in (*SECONDS, LONG_RUN):
         if metric not in result._results:
             continue
