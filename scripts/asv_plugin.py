@@ -1,7 +1,8 @@
 """asv's plugin, named in asv.conf.json: environments with this machine's MLX backend, results written in one piece.
 
-It uses asv's own mechanism (an `Environment` subclass, chosen by `environment_type: mlx`) and wraps four of asv's
-functions: `perform_setup`, with which a run begins, in whatever environment; `write_json`, which would leave half a
+It uses asv's own mechanism (an `Environment` subclass, chosen by `environment_type: mlx`) and wraps five of asv's
+functions: `perform_setup`, with which a run begins, in whatever environment; `ExistingEnvironment.run`, which would not
+tell a process in which it is; `write_json`, which would leave half a
 file behind when the disk is full or the process is killed; `Results.save`, which would replace what an earlier run
 measured, and beside whose file the run's ledger is kept; and `Results.load_data`, which would end the run at a file
 that was damaged.
@@ -18,6 +19,7 @@ from typing import Any
 from asv import util
 from asv.commands.setup import Setup
 from asv.console import log
+from asv.environment import ExistingEnvironment
 from asv.plugins.virtualenv import Virtualenv
 from asv.results import Results
 
@@ -140,6 +142,7 @@ DAMAGED = (util.UserError, ArithmeticError, AttributeError, LookupError, Recursi
 """What reading a result file that is none raises."""
 
 original_perform_setup = Setup.perform_setup
+original_run = ExistingEnvironment.run
 original_write_json = util.write_json
 original_save = Results.save
 original_load_data = Results.load_data
@@ -149,6 +152,12 @@ def perform_setup(environments: Any, parallel: int = -1) -> Any:
     """asv's own `perform_setup`, after the run's ledger has begun: whatever the environments, asv's or somebody's."""
     start_scratch()
     return original_perform_setup(environments, parallel=parallel)
+
+
+def run_in_existing(self: ExistingEnvironment, args: list[str], **kwargs: Any) -> Any:
+    """asv's own `run` in somebody's environment, but what it starts is told in which, as it is in any other."""
+    kwargs["env"] = dict(kwargs.get("env") or os.environ) | self._global_env_vars
+    return original_run(self, args, **kwargs)
 
 
 def write_json(path: str, data: Any, api_version: int | None = None, compact: bool = False) -> None:
@@ -199,6 +208,7 @@ def belongs(entry: dict[str, Any], results: Results) -> bool:
 
 
 Setup.perform_setup = perform_setup
+ExistingEnvironment.run = run_in_existing
 util.write_json = write_json
 Results.save = save
 Results.load_data = load_data

@@ -180,13 +180,18 @@ def show(report: Report, console: Console) -> None:
 
 def newest(results: Path, machine: str | None = None, commit: str | None = None) -> Path:
     """The ledger written last, of `machine` and `commit` or of any. Raises UserError if there is none."""
-    found = [
+    files = [
         path
-        for path in results.glob(f"*/{HASH_LENGTH * '[0-9a-f]'}-*.jsonl")
+        for path in results.glob(f"*/{HASH_LENGTH * '[0-9a-f]'}-*.json*")
         if machine in (None, path.parent.name) and path.name.startswith((commit or "")[:HASH_LENGTH])
     ]
+    found = [path for path in files if path.suffix == ".jsonl"]
     if not found:
         of = f" of machine {machine}" * bool(machine) + f" for commit {commit}" * bool(commit)
+        if files:
+            count = f"{len(files)} result file{'s' * (len(files) > 1)}"
+            told = f"{count}, none with a ledger (.jsonl) beside it; scripts.detect and scripts.report read them"
+            raise command.UserError(f"no table of {results}{of}: {told}")
         raise command.UserError(f"no results in {results}{of}; run `make bench` or `asv run` first")
     return max(found, key=lambda path: path.stat().st_mtime)
 

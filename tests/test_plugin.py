@@ -182,6 +182,15 @@ def test_a_run_in_any_environment_keeps_a_ledger(kind, tmp_path, monkeypatch):
     assert begun == [kind]
 
 
+def test_what_runs_in_an_existing_environment_knows_in_which(tmp_path, monkeypatch):
+    monkeypatch.delenv("ASV_ENV_NAME", raising=False)
+    configuration = Config.from_json({"project": "test", "repo": str(tmp_path), "env_dir": str(tmp_path / "env")})
+    made = environment.get_environment_class_by_name("existing")(configuration, sys.executable, {}, {})
+    asked = ["-c", "import os; print(os.environ['ASV_ENV_NAME'], os.environ.get('OTHER'))"]
+    assert made.run(asked).split() == [made.name, "None"]
+    assert made.run(asked, env=os.environ | {"OTHER": "given"}).split() == [made.name, "given"]
+
+
 def test_what_was_measured_in_an_existing_environment_is_of_the_commit_that_asv_was_told(tmp_path, monkeypatch):
     monkeypatch.setattr(asv_plugin, "original_save", lambda *_: None)
     (tmp_path / "machine").mkdir()

@@ -116,6 +116,16 @@ def test_no_results_is_one_line_with_the_next_step(tmp_path, capsys):
     assert error.count("\n") == 1
 
 
+def test_results_without_a_ledger_are_counted_and_who_reads_them_is_told(tmp_path):
+    (tmp_path / "mac").mkdir()
+    (tmp_path / "mac" / "0123abcd-env.json").write_text("{}")
+    told = "1 result file, none with a ledger .* beside it; scripts.detect and scripts.report read them"
+    with pytest.raises(command.UserError, match=told):
+        table.newest(tmp_path, "mac")
+    with pytest.raises(command.UserError, match="run `make bench` or `asv run` first"):
+        table.newest(tmp_path, "pc")
+
+
 def test_a_json_file_that_cannot_be_written_is_one_line(tmp_path, capsys):
     written(tmp_path, entry("compiled/float32/gpt2", 0.02))
     (tmp_path / "file").write_text("")
