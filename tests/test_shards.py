@@ -278,6 +278,14 @@ def test_links_in_a_circle_end_in_one_line(tmp_path):
     assert "1 are missing" in refusal(index(tmp_path, "model.safetensors"))
 
 
+def test_more_tensors_than_the_bound_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(model, "MOST_TENSORS", 3)
+    paths = put(tmp_path, *"abcd")
+    assert model.load(paths[:3]).parameter_count == 6
+    with pytest.raises(model.BadModel, match="/d: with it too many tensors, the limit is 3"):
+        model.load(paths)
+
+
 def test_more_files_than_the_bound_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(shards, "MOST_FILES", 2)
     assert "3 files, at most 2 are read" in refusal(*put(tmp_path, "a", "b", "c"))

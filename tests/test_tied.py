@@ -94,6 +94,10 @@ def test_layers_and_other_shapes_are_not_taken_for_it(tmp_path):
     assert loaded(tmp_path, **arrays).notes == []
 
 
+def test_what_is_alike_in_two_layers_is_counted_twice(tmp_path):
+    assert loaded(tmp_path, **dict.fromkeys(["h.0.wte.weight", "h.1.wte.weight"], RANDOM)).parameter_count == 65536
+
+
 def test_the_two_may_lie_in_two_files(tmp_path):
     paths = [
         save(tmp_path / "a.safetensors", **{HEAD: RANDOM}),
