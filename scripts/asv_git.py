@@ -56,19 +56,21 @@ def origin(mirror: Path) -> str:
 
 
 def run_git(self: Git, args: list[str], cwd: Any = True, **kwargs: Any) -> Any:
-    """asv's own `_run_git`, in our environment; of an error that is known the cause and the next step.
+    """asv's own `_run_git`, in our environment; an error is one line, and where it is known it says the next step.
 
     A checkout is a clone that shares its objects with this repository: if that is a partial one, what both lack comes
     from where it came from.
     """
     elsewhere = promisor_settings(self._path) if args[0] in ("clone", "checkout") else {}
-    kwargs["env"] = git_environment.environment(elsewhere)
+    told = kwargs.pop("display_error", True)
     try:
+        kwargs |= {"env": git_environment.environment(elsewhere), "display_error": False}
         return original_run_git(self, args, cwd, **kwargs)
     except util.ProcessError as error:
-        cause = git.known_cause(str(error.stderr), Path(self._path))
-        if cause:
+        if cause := git.known_cause(str(error.stderr), Path(self._path)):
             raise util.UserError(cause) from error
+        if told:
+            log.error(f"git {args[0]}: {reason(error)}")
         raise
 
 
@@ -83,13 +85,9 @@ def promisor_settings(path: str) -> dict[str, str]:
 
 def get_hashes_from_range(self: Git, range_spec: str) -> Any:
     """asv's own `get_hashes_from_range`; a branch that is not there is named, with what helps."""
-    try:
-        return original_get_hashes_from_range(self, range_spec)
-    except util.ProcessError as error:
-        path = Path(self._path)
-        if not BRANCH.fullmatch(range_spec) or git.find_commit(range_spec, path):
-            raise
-        raise util.UserError(without_branch(range_spec, path)) from error
+    if BRANCH.fullmatch(range_spec) and not git.find_commit(range_spec, Path(self._path)):
+        raise util.UserError(without_branch(range_spec, Path(self._path)))
+    return original_get_hashes_from_range(self, range_spec)
 
 
 def without_branch(branch: str, path: Path) -> str:

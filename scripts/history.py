@@ -20,7 +20,7 @@ from asv.results import Results
 from numpy.typing import NDArray
 
 from benchmarks.harness import numbers
-from scripts import asv_git, asv_mlx, command, earlier, lanes, machines, upstream
+from scripts import asv_git, asv_mlx, command, earlier, git, lanes, machines, upstream
 
 BENCHMARKS, MACHINE = "benchmarks.json", "machine.json"
 LARGEST_FILE = 64 * 2**20
@@ -80,13 +80,14 @@ def read(config: Config, results: Path, machine: str | None = None) -> History:
     benchmarks, unknown = known_benchmarks(results / BENCHMARKS)
     left_out = machines.folders(results)[1]
     positions = {commit: position for position, commit in enumerate(commits)}
+    absent = f"is not on the searched branch, or not any more{git.shallow(Path(get_repo(config)._path))}"
     runs: list[dict[str, Any]] = []
     rows: list[tuple[int, *Value]] = []
     for path in files(results, machine):
         try:
             result = load(path)
             if result.commit_hash not in positions:
-                raise Unreadable(f"commit {str(result.commit_hash)[:8]} is not on the searched branch, or not any more")
+                raise Unreadable(f"commit {str(result.commit_hash)[:8]} {absent}")
             told, wrong = values(result, benchmarks)
             runs.append(about(result, positions[result.commit_hash]) | {"path": str(path)})
         except MALFORMED as error:

@@ -14,6 +14,7 @@ from asv import util
 from asv.config import Config
 from asv.plugins.git import Git
 from nights import SETTINGS, Quick
+from synthetic import CASE, SECONDS, History
 from upstreams import Upstream
 
 from scripts import asv_git, bisect, command, git, git_environment, history, share, upstream
@@ -434,6 +435,20 @@ def test_an_asv_checkout_of_a_shallow_clone_works_whatever_the_user_rejects(two,
     repo = Git(".", "test")
     repo.checkout(str(tmp_path / "project"), repo.get_hash_from_name("main"))
     assert (tmp_path / "project" / ".git").is_dir()
+
+
+def test_results_of_commits_that_a_shallow_clone_lacks_are_said_to_be_so(tmp_path, monkeypatch):
+    (tmp_path / "whole").mkdir()
+    made = History(tmp_path / "whole", 3)
+    for number in (0, 2):
+        made.add(number, {SECONDS: {CASE: 1.0}})
+    clone = tmp_path / "clone"
+    subprocess.run(["git", "clone", "-q", "--depth", "1", made.folder.as_uri(), str(clone)], check=True)
+    told = json.loads(made.config.read_text()) | {"repo": str(clone)}
+    (tmp_path / "asv.conf.json").write_text(json.dumps(told))
+    known = history.read(history.configuration(tmp_path / "asv.conf.json"), made.results)
+    (left_out,) = [line for line in known.problems if made.commits[0][:8] in line]
+    assert left_out.endswith("or not any more in this shallow clone (git fetch --unshallow gets the rest)")
 
 
 def test_two_commits_without_a_common_one_are_no_ancestors(two):
