@@ -110,9 +110,11 @@ def changes(values: Values, worse: float = WORSE, better: float = BETTER) -> lis
 
 def among(values: Values, steps: list[Change]) -> list[tuple[range, drifts.Ramp]]:
     """The drifts that describe some `steps` better, and which: neighbours in one direction, the longest run first."""
+    if not steps:
+        return []
     bounds = [0, *(one.first for one in steps), len(values)]
     levels = [part - np.median(part) for part in np.split(values, bounds[1:-1])]
-    spread = deviation(np.concatenate(levels)) if steps else 0.0
+    spread = deviation(np.concatenate(levels))
     found: list[tuple[range, drifts.Ramp]] = []
     count = len(steps)
     runs = [range(start, start + length) for length in range(count, 0, -1) for start in range(count - length + 1)]

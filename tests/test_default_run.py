@@ -224,22 +224,24 @@ def test_every_variant_has_a_long_run_that_asv_can_keep():
     assert asv_plugin.Results.save is asv_plugin.save
 
 
+@pytest.fixture(scope="module")
+def address(html):
+    with served(html) as at:
+        yield at
+
+
+@pytest.fixture(scope="module")
+def browser():
+    from playwright import sync_api as playwright
+
+    with playwright.sync_playwright() as driver:
+        running = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield running
+        running.close()
+
+
 @pytest.mark.skipif(not os.access(CHROMIUM, os.X_OK), reason="no chromium here; install it")
 class TestInABrowser:
-    @pytest.fixture(scope="class")
-    def address(self, html):
-        with served(html) as at:
-            yield at
-
-    @pytest.fixture(scope="class")
-    def browser(self):
-        from playwright import sync_api as playwright
-
-        with playwright.sync_playwright() as driver:
-            running = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-            yield running
-            running.close()
-
     @pytest.mark.parametrize("page", site.PAGES)
     def test_no_page_begins_with_a_complaint(self, browser, address, page):
         one = Watched(browser)
