@@ -3,8 +3,8 @@
 The library checks the format: a header length within the file, JSON of the right structure, dtypes that it knows,
 shapes that fill their place, and tensors that follow each other up to the last byte of the file. It reads through a
 memory map, so a file of any size costs its header. Added here is what it lets pass: a name that occurs twice, of which
-it keeps one, and headers so long that parsing takes gigabytes (1.4 GB for its limit of 100 MB, safetensors 0.8.0); and
-what it cannot tell: what a file is that is none of these.
+it keeps one, and headers so long that parsing takes gigabytes (1.4 GB for its limit of 100 MB, safetensors 0.8.0). A
+file of another format, or without its end, is called so.
 """
 
 import json
