@@ -10,6 +10,7 @@ import mlx.optimizers
 from mlx.utils import tree_map
 
 from adamw import layouts
+from adamw.walk import Place, gather
 
 
 class Unavailable(RuntimeError):
@@ -152,24 +153,19 @@ class CompiledAdamW(ResumableAdamW):
             self.state[name] = schedule(self.step)
         return constants
 
-    def matching(self, gradients: Any, parameters: Any) -> tuple[Any, Dtypes | None]:
-        """The part of `parameters` that `gradients` covers, in its containers; and the dtypes there are.
+    def gathered(self, gradients: Any, parameters: Any) -> tuple[Any, list[Place], Dtypes | None]:
+        """The part of `parameters` that `gradients` covers, in its containers; its leaves; and the dtypes there are.
 
         No dtypes where a leaf's arrays do not fit each other: then nothing may be given to a compiled function, for a
         shapeless one would read beyond the smaller array. Raises KeyError, as upstream does, for a leaf without state.
         """
-        dtypes: Dtypes = set()
-        odd: list[mx.array] = []
-
-        def pick(gradient: mx.array, parameter: mx.array, state: dict) -> mx.array:
-            m, v = state["m"], state["v"]
-            if not gradient.shape == parameter.shape == m.shape == v.shape:
-                odd.append(gradient)
-            dtypes.add((gradient.dtype, parameter.dtype, m.dtype, v.dtype))
-            return parameter
-
-        picked = tree_map(pick, gradients, parameters, self.state)
-        return picked, None if odd or not all(map(are_compatible, dtypes)) else dtypes
+        places: list[Place] = []
+        covered = gather(gradients, parameters, self.state, places)
+        dtypes = {(g.dtype, w.dtype, state["m"].dtype, state["v"].dtype) for g, w, state in places}
+        for gradient, parameter, state in places:
+            if not gradient.shape == parameter.shape == state["m"].shape == state["v"].shape:
+                return covered, places, None
+        return covered, places, dtypes if all(map(are_compatible, dtypes)) else None
 
     @property
     def updates_leaves_itself(self) -> bool:
@@ -214,7 +210,7 @@ def unchanged_on_error(optimizer: Any) -> Iterator[None]:
     now are held meanwhile: what evaluates would not get their memory, and must do so afterwards.
     """
     state, initialized = optimizer.state, optimizer._initialized
-    before = list(containers(state))
+    before = containers(state)
     try:
         yield
     except BaseException:
@@ -224,18 +220,24 @@ def unchanged_on_error(optimizer: Any) -> Iterator[None]:
         raise
 
 
-def containers(tree: Any) -> Iterator[tuple[Any, Any]]:
-    """Every dict and list in `tree`, itself included, with a copy of what it holds."""
+def containers(tree: Any) -> list[tuple[Any, Any]]:
+    """Every dict and list in `tree`, itself included, with a copy of what it holds.
+
+    It is part of every step: what is an array is not asked whether it is a container.
+    """
+    found: list[tuple[Any, Any]] = []
     waiting = [tree]
-    while waiting:
-        node = waiting.pop()
-        children: Any = node
+    for node in waiting:
+        children = node
         if isinstance(node, dict):
-            yield node, dict(node)
+            found += ((node, {**node}),)
             children = node.values()
         elif isinstance(node, list):
-            yield node, list(node)
-        waiting += [child for child in children if isinstance(child, (dict, list, tuple))]
+            found += ((node, [*node]),)
+        for child in children:
+            if child.__class__ is not mx.array and isinstance(child, (dict, list, tuple)):
+                waiting += (child,)
+    return found
 
 
 def put_back(container: Any, content: Any) -> None:

@@ -7,6 +7,7 @@ on from what any other saved. A state of something else is refused by the name o
 
 import json
 import math
+import zlib
 from collections.abc import Callable, Iterator
 from itertools import accumulate
 from operator import index
@@ -23,6 +24,9 @@ UNREADABLE = (
     "with the version that saved them take upstream_state(), and save that"
 )
 
+LONGEST = 2**26
+"""Characters of what a file is believed to say."""
+
 Path = tuple[str | int, ...]
 Leaf = dict[str, mx.array]
 
@@ -38,10 +42,13 @@ Spots = list[list[Spot]]
 """Of every buffer the leaves that lie in it, in their order."""
 
 
-def described(spots: Spots) -> mx.array:
-    """`spots` as an array of characters (JSON), for a file of arrays."""
-    text = json.dumps(spots, separators=(",", ":"))
-    return mx.array(np.frombuffer(text.encode(), np.uint8))
+def described(spots: Spots, dtype: mx.Dtype) -> mx.array:
+    """`spots` as an array for a file of arrays: compressed JSON, a byte an element.
+
+    It has the moments' dtype, so that the state has one; every floating dtype holds the numbers up to 255.
+    """
+    text = zlib.compress(json.dumps(spots, separators=(",", ":")).encode())
+    return mx.array(np.frombuffer(text, np.uint8)).astype(dtype if mx.issubdtype(dtype, mx.floating) else mx.float32)
 
 
 class NotNow(ValueError):
@@ -51,7 +58,7 @@ class NotNow(ValueError):
 def read(packed: Any) -> Spots:
     """What lies where in `flat`'s packed moments. Their description is evaluated. Raises ValueError, NotNow."""
     try:
-        text = np.array(packed["layout"]).astype(np.uint8).tobytes()
+        numbers = np.array(packed["layout"].astype(mx.float32).tolist())  # older MLX: np.array would fail later
     except (ValueError, RuntimeError) as error:
         raise NotNow(
             f"AdamW state has {PACKED}, which cannot be read while a function is traced; set the state outside of it"
@@ -59,10 +66,11 @@ def read(packed: Any) -> Spots:
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(UNREADABLE) from error
     try:
-        spots = [[Spot(tuple(path), tuple(map(index, shape))) for path, shape in row] for row in json.loads(text)]
+        rows = json.loads(zlib.decompressobj().decompress(numbers.astype(np.uint8).tobytes(), LONGEST))
+        spots = [[Spot(tuple(path), tuple(map(index, shape))) for path, shape in row] for row in rows]
         if not agree(spots, packed):
             raise ValueError("sizes")
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, zlib.error) as error:
         raise ValueError(UNREADABLE) from error
     return spots
 

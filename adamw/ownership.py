@@ -4,7 +4,7 @@ MLX's arrays cannot be changed, so this happens outside of MLX: a subclass says 
 """
 
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from ctypes import addressof, c_char
 from functools import cache
 from itertools import count
@@ -16,6 +16,7 @@ from mlx.utils import tree_map
 
 from adamw import interrupts, outside
 from adamw.base import CompiledAdamW, Unavailable, containers
+from adamw.walk import Place, gather
 
 from_buffer: Callable[[Any], Any] = c_char.from_buffer
 
@@ -24,9 +25,6 @@ STORAGE = frozenset({mx.float32, mx.bfloat16, mx.float16})
 
 COPIES: tuple[Callable[[mx.array], mx.array], ...] = (mx.array, lambda array: mx.where(True, array, array))
 """What may copy an array. Before 0.32 `mx.array` gives another array of the same memory."""
-
-Place = tuple[mx.array, mx.array, dict]
-"""A leaf in one step: its gradient, its parameter, its state."""
 
 
 class Own(NamedTuple):
@@ -185,34 +183,6 @@ def copier() -> Callable[[mx.array], mx.array]:
         if address(evaluated(copy(sample))) != address(sample):
             return copy
     raise Unavailable("this MLX copies no array, and the caller's would be written over; use another variant")
-
-
-def gather(gradients: Any, parameters: Any, state: Any, places: list[Place]) -> Any:
-    """The parameters that `gradients` cover, in its containers. Every leaf's place is added to `places`.
-
-    As `tree_map` would do it, in a third of the time: for many small leaves this is most of a step.
-    """
-    if isinstance(gradients, dict):
-        return {key: gather(child, parameters[key], state[key], places) for key, child in gradients.items()}
-    if isinstance(gradients, (list, tuple)):
-        children = [gather(child, parameters[i], state[i], places) for i, child in enumerate(gradients)]
-        if isinstance(gradients, list):
-            return children
-        return type(gradients)(*children) if hasattr(gradients, "_fields") else type(gradients)(children)
-    places.append((gradients, parameters, state))
-    return parameters
-
-
-def filled(tree: Any, leaves: Iterator[mx.array]) -> Any:
-    """The containers of `tree` with the next of `leaves` in the place of each of its own."""
-    if isinstance(tree, dict):
-        return {key: filled(child, leaves) for key, child in tree.items()}
-    if isinstance(tree, (list, tuple)):
-        children = [filled(child, leaves) for child in tree]
-        if isinstance(tree, list):
-            return children
-        return type(tree)(*children) if hasattr(tree, "_fields") else type(tree)(children)
-    return next(leaves)
 
 
 def evaluated(array: mx.array) -> mx.array:

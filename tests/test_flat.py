@@ -3,6 +3,7 @@
 import copy
 import io
 import re
+import zlib
 from typing import Any
 
 import mlx.core as mx
@@ -183,7 +184,8 @@ def test_a_checkpoint_without_a_description_or_with_a_wrong_one_is_refused_and_c
     stepped(second, tree(1.0), steps=3)
     buffers = first.state["packed-moments"]["buffers"]
     texts = [b"", b"[", b"7", b"[[[1]]]", b'[[[["a"],[3]]]]', b"\xff"]
-    layouts = [mx.array(np.frombuffer(text, np.uint8)) for text in texts] + [mx.array(123456, mx.uint32)]
+    layouts = [mx.array(np.frombuffer(zlib.compress(text), np.uint8)) for text in texts]
+    layouts += [mx.array(123456, mx.uint32), mx.zeros((0,)), mx.ones(5) * 200]
     for packed in [{"buffers": buffers}, *({"layout": layout, "buffers": buffers} for layout in layouts)]:
         with pytest.raises(
             ValueError, match=r"do not say which leaf lies where; .* upstream_state\(\), and save that$"

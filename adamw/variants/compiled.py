@@ -22,7 +22,7 @@ class AdamW(CompiledAdamW):
     """
 
     def take_step(self, gradients: Any, parameters: Any) -> Any:
-        parameters, dtypes = self.matching(gradients, parameters)
+        parameters, _, dtypes = self.gathered(gradients, parameters)
         if dtypes is None:
             return super().take_step(gradients, parameters)
         constants = self.prepare(gradients)

@@ -140,7 +140,8 @@ class AdamW(CompiledAdamW):
         spots = [[Spot(places[n], kinds[n].shape) for n in row] for row in numbers]
         packed_moments = [{name: packed([moments[n][name] for n in row]) for name in ("m", "v")} for row in numbers]
         self._layout, self._packed = Layout(tree, kinds, numbers, spots), []
-        self._spots, self._described = spots, layouts.described(spots)
+        dtype = packed_moments[0]["m"].dtype if packed_moments else mx.float32
+        self._spots, self._described = spots, layouts.described(spots, dtype)
         put_back(self.state, rest | {PACKED: {"layout": self._described, "buffers": packed_moments}})
         return True
 

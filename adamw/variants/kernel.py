@@ -8,7 +8,7 @@ arrays (mlx/backend/metal/custom_kernel.cpp), so the step's peak is up to 7N, as
 from typing import Any
 
 from adamw.gpu import GpuAdamW, Leaf, by_kind
-from adamw.ownership import Place, filled, gather
+from adamw.walk import Place, filled, gather
 
 
 class AdamW(GpuAdamW):

@@ -4,7 +4,6 @@ A step reads g, m, v and the master and writes all three and the rounded paramet
 parameter, as in float32, of which 16 are resident. The old parameter itself is never read.
 """
 
-import weakref
 from typing import Any
 
 import mlx.core as mx
@@ -37,7 +36,7 @@ class AdamW(Float32AdamW):
 
     def __init__(self, *args: Any, **hyper_parameters: Any) -> None:
         super().__init__(*args, **hyper_parameters)
-        self._rounded: dict[int, weakref.ref] = {}  # by the id of a leaf's state the array that is its master, rounded
+        self._rounded: dict[int, mx.array] = {}  # by the id of a leaf's state the array that is its master, rounded
 
     def own_leaf(self, leaf: dict, name: str) -> dict:
         rest = {key: value for key, value in leaf.items() if key != "master"}
@@ -53,7 +52,7 @@ class AdamW(Float32AdamW):
         state["v"] = mx.zeros(parameter.shape, mx.float32)
         if parameter.dtype in HALF:
             state["master"] = parameter.astype(mx.float32)
-            self._rounded[id(state)] = weakref.ref(parameter)
+            self._rounded[id(state)] = parameter
         return state
 
     def apply_single(self, gradient: mx.array, parameter: mx.array, state: dict) -> mx.array:
@@ -66,7 +65,7 @@ class AdamW(Float32AdamW):
         updated, weights, state["m"], state["v"] = new_leaf(gradient, parameter, weights, m, v, scalars, *self.betas)
         if parameter.dtype in HALF:
             state["master"] = weights
-            self._rounded[id(state)] = weakref.ref(updated)
+            self._rounded[id(state)] = updated
         return updated
 
     def _weights(self, parameter: mx.array, state: dict) -> mx.array:
@@ -76,7 +75,7 @@ class AdamW(Float32AdamW):
         master, rounded = state.get("master"), self._rounded.get(id(state))
         if master is None or master.shape != parameter.shape:
             return parameter.astype(mx.float32)
-        return master if rounded and rounded() is parameter else reconciled(parameter, master)
+        return master if rounded is parameter else reconciled(parameter, master)
 
     def upstream_state(self) -> dict[str, Any]:
         """The whole state in upstream's layout: without the masters."""

@@ -8,9 +8,9 @@ from functools import cache
 from typing import Any
 
 import mlx.core as mx
-from mlx.utils import tree_map
 
 from adamw.base import CompiledAdamW, Rates, first_moment, new_parameter, second_moment
+from adamw.walk import filled
 
 # Shapeless: one trace serves every leaf of a dtype and number of dimensions.
 compiled_first_moment = mx.compile(first_moment, shapeless=True)
@@ -33,15 +33,14 @@ class AdamW(CompiledAdamW):
     kernels_a_leaf = (3, 3)
 
     def take_step(self, gradients: Any, parameters: Any) -> Any:
-        parameters, dtypes = self.matching(gradients, parameters)
+        _, places, dtypes = self.gathered(gradients, parameters)
         if dtypes is None or not self.updates_leaves_itself:
             return super().take_step(gradients, parameters)
         b1, b2, *_ = self.prepare(gradients)
         self.count_step()
         rates, epsilon = cache(self.rates), cache(self.epsilon)
-
-        def update(gradient: mx.array, parameter: mx.array, state: dict) -> mx.array:
-            eps = epsilon(gradient.dtype, state["v"].dtype)
-            return update_leaf(gradient, parameter, state, rates(gradient.dtype), eps, b1, b2)
-
-        return tree_map(update, gradients, parameters, self.state)
+        updated = [
+            update_leaf(g, w, state, rates(g.dtype), epsilon(g.dtype, state["v"].dtype), b1, b2)
+            for g, w, state in places
+        ]
+        return filled(gradients, iter(updated))

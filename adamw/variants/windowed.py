@@ -11,8 +11,9 @@ from typing import Any
 
 import mlx.core as mx
 
-from adamw.base import CompiledAdamW, fused_leaf, matching, unchanged_on_error
+from adamw.base import CompiledAdamW, Dtypes, fused_leaf, unchanged_on_error
 from adamw.variants.split import update_leaf
+from adamw.walk import filled
 
 SMALLEST_WINDOW, LARGEST_WINDOW = 2**20, 16 * 2**20
 WINDOWS_A_TREE = 24
@@ -62,40 +63,59 @@ class AdamW(CompiledAdamW):
 
     def apply_gradients(self, gradients: Any, parameters: Any) -> Any:
         with unchanged_on_error(self):
-            if ours := self._can_update(gradients, parameters):
-                tree = editable(matching(gradients, parameters))
-                self.prepare(gradients)
-                self.count_step()
-        if not ours:
+            self.make_ready(gradients, parameters)
+            _, gathered, dtypes = self.gathered(gradients, parameters)
+            replace = None
+            if dtypes is not None and self.updates_leaves_itself:
+                updated = [parameter for _, parameter, _ in gathered]
+                places = [Leaf(gradient, updated, number, leaf) for number, (gradient, _, leaf) in enumerate(gathered)]
+                replace = self._begin(gradients, dtypes)
+        if not replace:
             return super().apply_gradients(gradients, parameters)
-        del parameters
-        self._update_in_place(list(leaves(gradients, tree, self.state)))
-        return matching(gradients, tree)
+        del parameters, gathered, _
+        self._update_in_place(places, replace)
+        return filled(gradients, iter(updated))
 
     def update(self, model: Any, gradients: Any) -> None:
         with unchanged_on_error(self):
-            if ours := self._can_update(gradients, model):
-                places = list(leaves(gradients, model, self.state))
-                ours = len({(id(place.container), place.key) for place in places}) == len(places)
-            if ours:
-                self.prepare(gradients)
-                self.count_step()
-        if ours:
-            self._update_in_place(places)
+            self.make_ready(gradients, model)
+            places = list(leaves(gradients, model, self.state))
+            tied = len({(id(place.container), place.key) for place in places}) < len(places)
+            dtypes = self.gathered(gradients, model)[2]
+            ours = self.updates_leaves_itself and not tied
+            replace = self._begin(gradients, dtypes) if ours and dtypes is not None else None
+        if replace:
+            self._update_in_place(places, replace)
         else:
             super().update(model, gradients)  # which reads a tied parameter twice before it writes
 
-    def _can_update(self, gradients: Any, parameters: Any) -> bool:
-        """Whether this step is not upstream's to make. State is made where there is none yet."""
-        self.make_ready(gradients, parameters)
-        return self.updates_leaves_itself and self.matching(gradients, parameters)[1] is not None
+    def _begin(self, gradients: Any, dtypes: Dtypes) -> Callable[[Leaf, bool], None]:
+        """Count the step. What puts a leaf's new arrays in the place of the old ones: in their buffers if it is large.
 
-    def _update_in_place(self, places: list[Leaf]) -> None:
+        The scalars of all leaves are made here, before the first leaf is changed.
+        """
+        b1, b2, *_ = self.prepare(gradients)
+        self.count_step()
+        rates = {gradient: self.rates(gradient) for gradient, *_ in dtypes}
+        epsilon = cache(self.epsilon)
+
+        def replace(leaf: Leaf, is_large: bool) -> None:
+            gradient, parameter, state = leaf.gradient, leaf.parameter, leaf.state
+            scalars = rates[gradient.dtype], epsilon(gradient.dtype, state["v"].dtype), b1, b2
+            if is_large:
+                leaf.parameter = update_leaf(gradient, parameter, state, *scalars)
+            else:
+                leaf.parameter, state["m"], state["v"] = fused_leaf(
+                    gradient, parameter, state["m"], state["v"], *scalars
+                )
+
+        return replace
+
+    def _update_in_place(self, places: list[Leaf], replace: Callable[[Leaf, bool], None]) -> None:
         """Replace the arrays in `places` and of the state, one window after the other, two in flight.
 
         An exception leaves the leaves before it updated and those after it as they were, as it does in upstream's step.
         """
-        replace = self._replacement()
         window_bytes = self.window_bytes or default_window(sum(place.parameter.nbytes for place in places))
         in_flight: list[mx.array] = []
         for window in windows(places, window_bytes):
@@ -107,35 +127,9 @@ class AdamW(CompiledAdamW):
             in_flight = started
         mx.eval(in_flight, self.step)
 
-    def _replacement(self) -> Callable[[Leaf, bool], None]:
-        """What puts a leaf's new arrays in the place of the old ones: in their buffers if it is large."""
-        b1, b2 = self.betas
-        rates, epsilon = cache(self.rates), cache(self.epsilon)
-
-        def replace(leaf: Leaf, is_large: bool) -> None:
-            gradient, parameter, state = leaf.gradient, leaf.parameter, leaf.state
-            scalars = rates(gradient.dtype), epsilon(gradient.dtype, state["v"].dtype), b1, b2
-            if is_large:
-                leaf.parameter = update_leaf(gradient, parameter, state, *scalars)
-            else:
-                leaf.parameter, state["m"], state["v"] = fused_leaf(
-                    gradient, parameter, state["m"], state["v"], *scalars
-                )
-
-        return replace
-
 
 def default_window(parameter_bytes: int) -> int:
     return min(max(parameter_bytes // WINDOWS_A_TREE, SMALLEST_WINDOW), LARGEST_WINDOW)
-
-
-def editable(tree: Any) -> Any:
-    """A copy of the containers of `tree` in which every place can be assigned: tuples become lists."""
-    if isinstance(tree, dict):
-        return {key: editable(child) for key, child in tree.items()}
-    if isinstance(tree, (list, tuple)):
-        return [editable(child) for child in tree]
-    return tree
 
 
 def leaves(gradients: Any, tree: Any, state: Any) -> Iterator[Leaf]:
