@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 import os
 import re
 from pathlib import Path
@@ -34,6 +35,22 @@ class TestKept:
         )
         assert known.long_run["0.32.4"] == {"compiled/float32": 3e-5}
         assert known.absent == {"0.30.2": "it was withdrawn <b>"}
+
+    @pytest.mark.parametrize("written", ["null", "Infinity", "NaN", '"Infinity"'])
+    def test_an_error_that_was_not_finite_is_infinite_however_old_the_line_is(self, kept, written):
+        lines = [line.replace("3e-05", written) for line in kept.read_text().splitlines()]
+        kept.write_text("\n".join(lines) + "\n")
+        assert upstream_history.read(kept).long_run["0.32.4"] == {"compiled/float32": math.inf}
+        (told,) = {
+            one["value"] for one in page.figures(upstream_history.read(kept)) if one["figure"] == "long_run_error"
+        }
+        assert told == math.inf
+
+    def test_an_infinite_error_is_kept(self, tmp_path):
+        path = tmp_path / upstream_history.FILE
+        accuracy = {"what": "accuracy", "case": "eager/float16", "accuracy": {"after_2000": math.inf}}
+        upstream_history.add(path, "0.32.4", [accuracy])
+        assert '"Infinity"' in path.read_text()
 
     def test_each_exact_change_has_its_release(self, kept):
         told = [
