@@ -43,9 +43,9 @@ def init(self: Git, url: str, mirror_path: str) -> None:
         try:
             original_init(self, url, str(Path(folder, "mirror")))
         except util.ProcessError as error:
-            raise util.UserError(
-                f"cannot clone {url}: {reason(error)}; check the network, or name a clone as `repo` in {lanes.MLX}"
-            ) from error
+            hint = f"; check the network, or name a clone as `repo` in {lanes.MLX}"
+            offline = git.NO_NETWORK.search(str(error.stderr or error.stdout))
+            raise util.UserError(f"cannot clone {url}: {reason(error)}{hint if offline else ''}") from error
         Path(folder, "mirror").rename(mirror)
     self._path = str(mirror.absolute())
 

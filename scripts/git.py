@@ -16,6 +16,12 @@ CURRENT = Path()
 SOMEBODY_ELSES = re.compile(r"(?:dubious ownership in repository at |unsafe repository \()'([^'\n]+)'")
 """What git says of a repository that another user owns, in its new words and its old ones."""
 
+NO_NETWORK = re.compile(
+    r"[Cc]ould not resolve|[Ff]ailed to connect|Connection (?:refused|timed out|reset)|Operation timed out|"
+    r"[Nn]etwork is (?:unreachable|down)|Temporary failure in name resolution"
+)
+"""What git and ssh say where nobody answers."""
+
 WHOLE = "git fetch --refetch --no-filter"
 """What makes a partial clone whole."""
 

@@ -178,7 +178,7 @@ def test_the_progress_bar_knows_how_many_cases_there_are():
 def test_outside_a_checkout_git_says_so_in_one_line(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
-    with pytest.raises(command.UserError, match=r"not a git repository.*clone"):
+    with pytest.raises(command.UserError, match="this folder is no clone of a repository; git clone it"):
         git.output("rev-parse", "HEAD")
 
 

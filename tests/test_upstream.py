@@ -184,7 +184,7 @@ class TestCommits:
         assert not upstream.is_older("mlx@main", "mlx@main")
         told = upstream.described(f"mlx@{touched}")
         assert told.isprintable()
-        assert told.startswith(f"{touched[:10]} of MLX [31m<b>touches</b> xxx")
+        assert told.startswith(f"{touched[:10]} of MLX <b>touches</b> xxx")
         assert len(told) < 90
 
     def test_sides_in_a_lane(self):
@@ -301,6 +301,33 @@ class TestDownload:
 
 
 class TestMirror:
+    @pytest.mark.parametrize(
+        ("said", "told"),
+        [
+            ("fatal: unable to access 'https://x/': Could not resolve host: x", True),
+            ("fatal: unable to access 'https://x/': Failed to connect to x port 443", True),
+            (
+                "ssh: connect to host x port 22: Connection timed out\nfatal: Could not read from remote repository.",
+                True,
+            ),
+            ("fatal: unable to access 'https://x/': The requested URL returned error: 403", False),
+            ("fatal: write error: No space left on device", False),
+            ("fatal: repository 'https://x/' not found", False),
+        ],
+    )
+    def test_a_clone_that_failed_is_put_down_to_the_network_only_where_git_says_so(
+        self, said, told, tmp_path, monkeypatch
+    ):
+        def fail(self, url, mirror):
+            raise util.ProcessError(["git"], 128, "", said)
+
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(asv_git, "original_init", fail)
+        with pytest.raises(util.UserError, match="cannot clone https://x: ") as error:
+            Git("https://x", "mlx")
+        assert ("; check the network, or name a clone as `repo` in" in str(error.value)) == told
+        assert said.splitlines()[-1] in str(error.value)
+
     def test_it_lies_below_asv_and_is_brought_up_to_date(self, clone, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
         address = f"file://{clone.path}"
@@ -345,7 +372,7 @@ class TestMirror:
         with pytest.raises(util.UserError) as told:
             Git(f"file://{tmp_path}/nowhere.git", "mlx")
         assert str(told.value).startswith(f"cannot clone file://{tmp_path}/nowhere.git: fatal: ")
-        assert str(told.value).endswith("or name a clone as `repo` in asv.mlx.conf.json")
+        assert "check the network" not in str(told.value)  # there is one, but nothing there
         assert "\n" not in str(told.value)
         address = f"file://{clone.path}"
         Git(address, "mlx")
