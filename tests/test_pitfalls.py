@@ -131,6 +131,7 @@ OTHERWISE = [
     (13, f"mx.zeros = lambda shape: mx.ones(1)  # 4 TiB cannot be evaluated\n{EVALUATES}", "(0, False)"),
     (14, REUSES_BUFFERS, "(4, 4, 5)"),
     (15, REUSES_BUFFERS, "[False, False, False]"),
+    (16, REUSES_BUFFERS, "[0.5, 0.5, 0.5, 0.5]"),
 ]
 """Section, an MLX that does what its reader expected, and what the section's block prints then."""
 
