@@ -134,7 +134,7 @@ class TestChecks:
 
     @pytest.mark.parametrize(("ahead", "fit"), [(0, True), (3000, True), (90000, True), (-3000, True), (-90000, False)])
     def test_a_clock_is_not_behind_the_newest_commit(self, monkeypatch, ahead, fit):
-        monkeypatch.setattr(preflight.git, "output", lambda *_: "1700000000")
+        monkeypatch.setattr(preflight.git, "committed_at", lambda commit: 1_700_000_000)
         monkeypatch.setattr(preflight.time, "time", lambda: 1.7e9 + ahead)
         assert preflight.clock(Check(limit=1.0)).fit is fit
 
