@@ -59,11 +59,20 @@ def is_made_for(*arrays: mx.array) -> bool:
     return STORAGE.issuperset(array.dtype for array in arrays)
 
 
+def widened(array: mx.array) -> mx.array:
+    """`array` in float32.
+
+    float16 goes by way of a product: up to 0.31.1 MLX names a kernel by its operations and not by the dtypes of what it
+    reads, and takes the kernel for float16 for bfloat16's (MLX's pull request 3427).
+    """
+    return (array * 1 if array.dtype == mx.float16 else array).astype(mx.float32)
+
+
 def float32_update(
     gradient: mx.array, parameter: mx.array, m: mx.array, v: mx.array, scalars: Scalars, b1: float, b2: float
 ) -> tuple[mx.array, mx.array, mx.array]:
     """(w', m', v') in float32, from arrays of any float dtype."""
-    gradient, parameter, m, v = (array.astype(mx.float32) for array in (gradient, parameter, m, v))
+    gradient, parameter, m, v = map(widened, (gradient, parameter, m, v))
     m = first_moment(gradient, m, b1)
     v = second_moment(gradient, v, b2)
     return new_parameter(parameter, m, v, scalars[:2], scalars[2]), m, v

@@ -32,7 +32,7 @@ def from_pattern(bits: Any) -> np.ndarray:
 
 def compiled(exact: np.ndarray, bits: np.ndarray) -> mx.array:
     """`rounded` as a step runs it: m' with b1 = 0 is the gradient."""
-    return new_m(mx.array(exact), mx.zeros(exact.shape, mx.bfloat16), mx.array(bits), 0.0)
+    return new_m(mx.array(exact), mx.zeros(exact.shape, mx.bfloat16), [mx.array(bits)], 0.0)
 
 
 def plain(exact: np.ndarray, bits: np.ndarray) -> mx.array:

@@ -48,7 +48,16 @@ def random_tree(seed: int = 0, dtype: mx.Dtype = mx.float32) -> Any:
     def leaf(*shape: int) -> mx.array:
         return mx.random.uniform(0.5, 1.5, shape).astype(dtype)
 
-    return {"dict": {"a": leaf(7), "b": leaf(3, 5)}, "list": [leaf(4), (leaf(2, 2), Pair(leaf(1), leaf(6)))]}
+    last = Pair if keeps_named_tuples() else lambda *leaves: leaves
+    return {"dict": {"a": leaf(7), "b": leaf(3, 5)}, "list": [leaf(4), (leaf(2, 2), last(leaf(1), leaf(6)))]}
+
+
+def keeps_named_tuples() -> bool:
+    """Whether this MLX updates a tree with named tuples: upstream raises a TypeError in old releases."""
+    try:
+        return isinstance(tree_map(lambda leaf: leaf, Pair(1, 2)), Pair)
+    except TypeError:
+        return False
 
 
 def assert_same(actual: Any, expected: Any, tolerance: float = 1e-6) -> None:
@@ -89,7 +98,7 @@ def test_same_result_state_and_containers_as_upstream(name, settings):
     assert_same(actual, expected, close(name))
     assert_same(upstream_state(variant), upstream.state, close(name))
     assert isinstance(actual["list"][1], tuple)
-    assert isinstance(actual["list"][1][1], Pair)
+    assert isinstance(actual["list"][1][1], Pair if keeps_named_tuples() else tuple)
     assert variant.step.item() == upstream.step.item() == 4
     np.testing.assert_allclose(variant.learning_rate.item(), upstream.learning_rate.item())
 

@@ -27,7 +27,7 @@ from typing import Any
 import mlx.core as mx
 
 from adamw.base import first_moment, second_moment
-from adamw.float32 import Float32AdamW, Scalars, float32_update, is_made_for, with_leaf_states
+from adamw.float32 import Float32AdamW, Scalars, float32_update, is_made_for, widened, with_leaf_states
 
 PRECISIONS = ("float32_8bit", "bfloat16_8bit")
 
@@ -92,6 +92,8 @@ def updated(
     gradient: mx.array, parameter: mx.array, state: dict, scalars: Scalars, dither: mx.array, b1: float, b2: float
 ) -> mx.array:
     """The new parameter; codes and scales of `state` are replaced. Nothing is evaluated."""
+    if not parameter.size:
+        return parameter
     shape = parameter.shape
     gradient, parameter, m, v = (in_blocks(array) for array in (gradient, parameter, state["m"], state["v"]))
     extremes = mx.max(gradient, axis=1, keepdims=True), mx.min(gradient, axis=1, keepdims=True)
@@ -152,10 +154,14 @@ def packed(m: mx.array, v: mx.array) -> dict[str, mx.array]:
     """The state of a leaf with these moments, each rounded to its nearest code."""
     shape = m.shape
     m, v = in_blocks(m.astype(mx.float32)), in_blocks(v.astype(mx.float32))
-    m_scale = mx.maximum(mx.max(mx.abs(m), axis=1, keepdims=True), SMALLEST_SCALE)
-    v_scale = mx.maximum(mx.max(v, axis=1, keepdims=True), SMALLEST_SCALE)
+    m_scale, v_scale = (mx.maximum(largest(moment), SMALLEST_SCALE) for moment in (mx.abs(m), v))
     m, v = packed_m(m, m_scale), packed_v(v, v_scale, 0.5)
     return {"m": out_of_blocks(m, shape), "m_scale": m_scale, "v": out_of_blocks(v, shape), "v_scale": v_scale}
+
+
+def largest(blocks: mx.array) -> mx.array:
+    """The largest element of every block; of none it is none, where older MLX raises an error."""
+    return mx.max(blocks, axis=1, keepdims=True) if blocks.size else blocks
 
 
 def unpacked(state: dict) -> dict[str, mx.array]:
@@ -185,14 +191,14 @@ def new_v_scale(largest: mx.array, smallest: mx.array, scale: mx.array, b2: floa
 
 @mx.compile
 def new_m(gradient: mx.array, codes: mx.array, scale: mx.array, new_scale: mx.array, b1: float) -> mx.array:
-    return packed_m(first_moment(gradient.astype(mx.float32), unpacked_m(codes, scale), b1), new_scale)
+    return packed_m(first_moment(widened(gradient), unpacked_m(codes, scale), b1), new_scale)
 
 
 @mx.compile
 def new_v(
     gradient: mx.array, codes: mx.array, scale: mx.array, new_scale: mx.array, dither: mx.array, b2: float
 ) -> mx.array:
-    return packed_v(second_moment(gradient.astype(mx.float32), unpacked_v(codes, scale), b2), new_scale, dither)
+    return packed_v(second_moment(widened(gradient), unpacked_v(codes, scale), b2), new_scale, dither)
 
 
 @mx.compile

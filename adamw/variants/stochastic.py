@@ -17,7 +17,7 @@ import mlx.core as mx
 from mlx.utils import tree_flatten
 
 from adamw.base import first_moment, new_parameter, second_moment
-from adamw.float32 import Float32AdamW, Scalars, is_made_for
+from adamw.float32 import Float32AdamW, Scalars, is_made_for, widened
 
 PRECISIONS = ("bfloat16", "mixed")
 
@@ -65,7 +65,8 @@ class AdamW(Float32AdamW):
         scalars, keys = self._shared or self.share(gradient)
         arrays = parameter, state["m"], state["v"]
         shape = mx.broadcast_shapes(*(array.shape for array in arrays), gradient.shape)
-        w_bits, m_bits, v_bits = random_bits(next(keys), shape, [array.dtype == mx.bfloat16 for array in arrays])
+        bits = random_bits(next(keys), shape, [array.dtype == mx.bfloat16 for array in arrays])
+        w_bits, m_bits, v_bits = ([] if one is None else [one] for one in bits)  # older MLX passes on no None
         b1, b2 = self.betas
         state["m"] = new_m(gradient, state["m"], m_bits, b1)
         state["v"] = new_v(gradient, state["v"], v_bits, b2)
@@ -87,7 +88,7 @@ def random_bits(key: mx.array, shape: tuple[int, ...], wanted: list[bool]) -> li
     return [next(rows)[:size].reshape(shape) if want else None for want in wanted]
 
 
-def rounded(exact: mx.array, dtype: mx.Dtype, bits: mx.array | None) -> mx.array:
+def rounded(exact: mx.array, dtype: mx.Dtype, bits: mx.array | None = None) -> mx.array:
     """float32 `exact` in `dtype`: to nearest without `bits`, to either neighbour in bfloat16 with 16 random `bits`.
 
     A number that bfloat16 has never changes; nan and the infinities stay. So small that bfloat16 loses precision
@@ -110,16 +111,16 @@ def rounded(exact: mx.array, dtype: mx.Dtype, bits: mx.array | None) -> mx.array
 
 
 @mx.compile
-def new_m(gradient: mx.array, m: mx.array, bits: mx.array | None, b1: float) -> mx.array:
-    return rounded(first_moment(gradient.astype(mx.float32), m.astype(mx.float32), b1), m.dtype, bits)
+def new_m(gradient: mx.array, m: mx.array, bits: list[mx.array], b1: float) -> mx.array:
+    return rounded(first_moment(widened(gradient), widened(m), b1), m.dtype, *bits)
 
 
 @mx.compile
-def new_v(gradient: mx.array, v: mx.array, bits: mx.array | None, b2: float) -> mx.array:
-    return rounded(second_moment(gradient.astype(mx.float32), v.astype(mx.float32), b2), v.dtype, bits)
+def new_v(gradient: mx.array, v: mx.array, bits: list[mx.array], b2: float) -> mx.array:
+    return rounded(second_moment(widened(gradient), widened(v), b2), v.dtype, *bits)
 
 
 @mx.compile
-def new_w(parameter: mx.array, m: mx.array, v: mx.array, bits: mx.array | None, scalars: Scalars) -> mx.array:
-    w, m, v = (array.astype(mx.float32) for array in (parameter, m, v))
-    return rounded(new_parameter(w, m, v, scalars[:2], scalars[2]), parameter.dtype, bits)
+def new_w(parameter: mx.array, m: mx.array, v: mx.array, bits: list[mx.array], scalars: Scalars) -> mx.array:
+    w, m, v = map(widened, (parameter, m, v))
+    return rounded(new_parameter(w, m, v, scalars[:2], scalars[2]), parameter.dtype, *bits)
