@@ -14,7 +14,6 @@ from operator import index
 from typing import Any, NamedTuple
 
 import mlx.core as mx
-import numpy as np
 
 PACKED = "packed-moments"
 """Where `flat`'s state has the moments of every buffer, in place of upstream's of every leaf."""
@@ -48,7 +47,7 @@ def described(spots: Spots, dtype: mx.Dtype) -> mx.array:
     It has the moments' dtype, so that the state has one; every floating dtype holds the numbers up to 255.
     """
     text = zlib.compress(json.dumps(spots, separators=(",", ":")).encode())
-    return mx.array(np.frombuffer(text, np.uint8)).astype(dtype if mx.issubdtype(dtype, mx.floating) else mx.float32)
+    return mx.array(list(text)).astype(dtype if mx.issubdtype(dtype, mx.floating) else mx.float32)
 
 
 class NotNow(ValueError):
@@ -58,7 +57,7 @@ class NotNow(ValueError):
 def read(packed: Any) -> Spots:
     """What lies where in `flat`'s packed moments. Their description is evaluated. Raises ValueError, NotNow."""
     try:
-        numbers = np.array(packed["layout"].astype(mx.float32).tolist())  # older MLX: np.array would fail later
+        numbers = packed["layout"].astype(mx.float32).tolist()
     except (ValueError, RuntimeError) as error:
         raise NotNow(
             f"AdamW state has {PACKED}, which cannot be read while a function is traced; set the state outside of it"
@@ -66,7 +65,7 @@ def read(packed: Any) -> Spots:
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(UNREADABLE) from error
     try:
-        rows = json.loads(zlib.decompressobj().decompress(numbers.astype(np.uint8).tobytes(), LONGEST))
+        rows = json.loads(zlib.decompressobj().decompress(bytes(map(int, numbers)), LONGEST))
         spots = [[Spot(tuple(path), tuple(map(index, shape))) for path, shape in row] for row in rows]
         if not agree(spots, packed):
             raise ValueError("sizes")
@@ -168,7 +167,8 @@ def upstream_leaf(leaf: dict, name: str) -> dict:
 
 
 def as_array(value: Any) -> Any:
-    return mx.array(value) if isinstance(value, np.ndarray) else value
+    """An array that NumPy has loaded as one of MLX; anything else as it is."""
+    return mx.array(value) if hasattr(value, "__array__") else value
 
 
 def with_leaves(state: Any, function: Callable[[dict, str], dict], name: str = "") -> Any:
@@ -190,10 +190,10 @@ def counted(step: Any) -> mx.array:
     """The number of steps as an array: a Python or NumPy number becomes one. Raises TypeError for anything else."""
     if isinstance(step, mx.array) and step.size == 1:
         return step.reshape(()) if step.ndim else step
-    number = np.asarray(step) if not isinstance(step, (mx.array, str, bytes)) else None
-    if number is None or number.size != 1 or number.dtype.kind not in "iuf" or not 0 <= number.item() == number // 1:
+    number = step.item() if getattr(step, "size", 0) == 1 else step
+    if not isinstance(number, (int, float)) or not 0 <= number == number // 1:
         raise TypeError(
             f"AdamW step should be a whole number, or an array of one, {str(step)[:40]!r} of {type(step).__name__} was "
             "provided instead; set optimizer.state['step'] = mx.array(10, mx.uint64), for instance"
         )
-    return mx.array(int(number.item()), mx.uint64)
+    return mx.array(int(number), mx.uint64)

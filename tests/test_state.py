@@ -1,5 +1,6 @@
 """The state of an optimizer can be gone on from: after any exception, by any variant, and as cheaply as before."""
 
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
@@ -320,6 +321,30 @@ def test_a_state_that_is_converted_is_not_changed_for_whoever_set_it(name):
         second.state = given
         steps(second, tree(), [1])
         assert held(given) == before
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_moments_that_numpy_loaded_are_taken_for_what_they_are(name, tmp_path):
+    first, second = created("upstream"), created(name)
+    parameters = steps(first, tree(), range(2))
+    np.savez(tmp_path / "state.npz", **{path: np.array(array) for path, array in tree_flatten(first.state)})
+    second.state = tree_unflatten(list(np.load(tmp_path / "state.npz").items())) | {"learning_rate": mx.array(1e-2)}
+    expected = steps(first, parameters, [2])
+    assert_close(steps(second, parameters, [2]), expected, 2**-3 if name == "eight_bit" else 1e-5)
+
+
+def test_the_variants_need_no_numpy():
+    program = (
+        "import sys; sys.modules['numpy'] = None\n"
+        "import mlx.core as mx, adamw\n"
+        "first = adamw.create('flat', learning_rate=1e-2); tree = {'a': mx.ones(3), 'b': mx.ones(2)}\n"
+        "mx.eval(first.apply_gradients(tree, tree)); second = adamw.create('compiled', learning_rate=1e-2)\n"
+        "second.state = first.state; second.state['step'] = 1\n"
+        "mx.eval(second.apply_gradients(tree, tree)); print(second.step.item(), len(second.state))\n"
+    )
+    root = Path(adamw.__file__).parent.parent
+    process = subprocess.run([sys.executable, "-c", program], cwd=root, capture_output=True, text=True, check=True)
+    assert process.stdout.split() == ["2", "4"]
 
 
 FOREIGN = {

@@ -38,6 +38,10 @@ class AdamW(Float32AdamW):
         super().__init__(*args, **hyper_parameters)
         self._rounded: dict[int, mx.array] = {}  # by the id of a leaf's state the array that is its master, rounded
 
+    def own_layout(self, state: dict) -> dict:
+        self._rounded.clear()  # it would keep the parameters of another state
+        return super().own_layout(state)
+
     def own_leaf(self, leaf: dict, name: str) -> dict:
         rest = {key: value for key, value in leaf.items() if key != "master"}
         own = super().own_leaf(rest, name)
