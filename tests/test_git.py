@@ -69,6 +69,21 @@ WISHES = """
     sort = -version:refname
 [advice]
     detachedHead = true
+[commit]
+    gpgSign = true
+[push]
+    followTags = true
+    default = nothing
+[fetch]
+    prune = true
+    pruneTags = true
+    recurseSubmodules = true
+[submodule]
+    recurse = true
+[init]
+    defaultBranch = trunk
+[user]
+    useConfigOnly = true
 """
 
 
