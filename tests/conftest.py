@@ -1,7 +1,7 @@
 """Shared by the tests: the counter of traces must be installed before any variant is imported.
 
-No test may meet another repository than its own, nor what the user has git do otherwise: both are out of the environment
-before anything else.
+No test may meet another repository than its own, nor what the user has git do otherwise: both are out of the
+environment before anything else.
 """
 
 import os
