@@ -50,7 +50,8 @@ def test_theory_is_met(name, workload, kernels, traffic, temporaries, peak):
     assert (found.held_arrays, found.kept_arrays, found.graph_growth, found.memory_growth) == (0, 0, 0, 0)
     assert found.parameter_dtypes == case.precision.parameter
     assert found.state_dtypes == case.precision.state
-    assert found.result_bytes == case.parameter_count * case.precision.output_bytes
+    description = found.result_bytes - case.parameter_count * case.precision.output_bytes
+    assert (0 < description < 100 * case.leaf_count) if name == "flat" else description == 0  # of what lies where
 
 
 @pytest.mark.parametrize("workload", ["float32/gpt2", "float32/resnet50", "float32/vit_b16", "mixed/llama_1b"])
