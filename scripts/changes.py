@@ -61,7 +61,8 @@ class Change(NamedTuple):
     size       log of the new level over the old
     error      standard error of `size`
     chance     of a step at least as clear, in that direction, in as many points without any
-    drift      whether the level goes there little by little, from `low` - 1 to `high`; `first` is in the middle then
+    drift      whether the level goes there little by little, from `low` - 1 to `high`; `first` is that of the
+               clearest step that it was taken for
     """
 
     first: int
@@ -136,8 +137,9 @@ def told(steps: list[Change], drifting: list[tuple[range, drifts.Ramp]], bounds:
     changes = [one for number, one in enumerate(steps) if number not in gone]
     for run, ramp in drifting:
         start, end = bounds[run.start] + ramp.start, bounds[run.start] + ramp.end
-        chance = min(steps[number].chance for number in run)
-        changes.append(Change((start + end + 1) // 2, start + 1, end, ramp.size, ramp.error, chance, drift=True))
+        clearest = min((steps[number] for number in run), key=lambda one: one.chance)
+        first = min(max(clearest.first, start + 1), end)
+        changes.append(Change(first, start + 1, end, ramp.size, ramp.error, clearest.chance, drift=True))
     return sorted(changes, key=lambda one: one.first)
 
 
