@@ -66,20 +66,20 @@ class Retracing(Compiled):
     """Changes a literal of the compiled function in every step."""
 
     def apply_gradients(self, gradients, parameters):
-        self.weight_decay += 1e-9
+        self.betas = [self.betas[0], self.betas[1] - 1e-9]
         return super().apply_gradients(gradients, parameters)
 
 
 class DecayArray(Compiled):
-    """The weight decay is an array that is scheduled, and read out as a number for the compiled function."""
+    """The decay of v is an array that is scheduled, and read out as a number for the compiled function."""
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
-        self.decay = mx.array(self.weight_decay)
+        self.decay = mx.array(self.betas[1])
 
     def apply_gradients(self, gradients, parameters):
         self.decay = self.decay * 0.999
-        self.weight_decay = self.decay.item()
+        self.betas = [self.betas[0], self.decay.item()]
         return super().apply_gradients(gradients, parameters)
 
 
@@ -105,10 +105,10 @@ class Clipping(Compiled):
 class Waiting(Windowed):
     """Waits for every window before it starts the next."""
 
-    def _update_in_place(self, places):
+    def _update_in_place(self, places, replace):
         start, mx.async_eval = mx.async_eval, mx.eval
         try:
-            super()._update_in_place(places)
+            super()._update_in_place(places, replace)
         finally:
             mx.async_eval = start
 

@@ -160,7 +160,7 @@ class Retracing(adamw.load("compiled")):
     """Changes a literal of the compiled function in every step."""
 
     def apply_gradients(self, gradients, parameters):
-        self.weight_decay += 1e-9
+        self.betas = [self.betas[0], self.betas[1] - 1e-9]
         return super().apply_gradients(gradients, parameters)
 
 
