@@ -142,6 +142,8 @@ def test_traces_are_counted_and_a_new_one_shows():
 
     assert [traced(), traced(), traced()] == [1, 0, 0]
     step.optimizer.weight_decay = 0.5
+    assert traced() == 0
+    step.optimizer.betas = [0.5, 0.6]
     assert [traced(), traced()] == [1, 0]
 
 
