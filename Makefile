@@ -11,7 +11,6 @@
 # make lint     what `make test` checks before the tests
 #
 # PYTHON=python3.12, BACKEND=cpu|metal|cuda13 and PROFILE=quick|default|full choose; .venv remembers the first two.
-# make test WITH_COVERAGE=1 is both, and fails where a line is left out: what CI does on Linux.
 
 PYTHON ?= $(shell .venv/bin/python -c 'print(".venv/bin/python")' 2>/dev/null || echo python3)
 PROFILE ?= quick
@@ -19,7 +18,6 @@ PROFILE ?= quick
 # The tests that run what only a Mac runs, or a GPU; which files that are says [tool.coverage.run] in pyproject.toml.
 ELSEWHERE = tests/test_host.py tests/test_doctor.py tests/test_mac_check.py tests/test_energy.py tests/test_gpu_check.py $\
   tests/test_kernel.py tests/test_kernel_inplace.py
-COVERED = --cov --cov-report=term-missing --cov-fail-under=100
 
 .PHONY: bench test compare exact report mac-check gpu-check coverage setup lint
 
@@ -43,10 +41,11 @@ gpu-check: setup
 	@.venv/bin/python -m scripts.gpu_check
 
 coverage: setup
-	@.venv/bin/python -m pytest -n 2 --dist loadfile --quiet $(COVERED) $(ELSEWHERE) -k "not cuda"
+	@.venv/bin/python -m pytest -n 2 --dist loadfile --quiet --cov --cov-report=term-missing --cov-fail-under=100 \
+	  $(ELSEWHERE) -k "not cuda"
 
 test: setup lint
-	@.venv/bin/python -m pytest -n 2 --dist loadfile --benchmark-disable $(if $(WITH_COVERAGE),$(COVERED))
+	@.venv/bin/python -m pytest -n 2 --dist loadfile --benchmark-disable
 
 lint: setup
 	@.venv/bin/ruff check --quiet .

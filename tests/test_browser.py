@@ -363,7 +363,7 @@ def hostile(tmp_path_factory) -> Path:
     sites.describe(made)
     told = json.loads(made.config.read_text()) | {"project": LONG, "show_commit_url": f"javascript:{EVIL}"}
     made.config.write_text(json.dumps(told))
-    machine = "mac<script>window.hacked=3<script>\"'"
+    machine = "mac&lt;img src=x onerror='window.hacked = 3'&gt;`${alert(1)}"  # no name may have < or "
     names = [f"compiled/float32/{EVIL}", f"compiled/float32/{LONG}", EVIL]
     for night in range(12):
         values = {

@@ -262,13 +262,16 @@ def checkout(tmp_path_factory) -> Checkout:
     made.commit("a comment")
     made.edit(
         "adamw/variants/compiled.py",
-        "tree_map(weak_self.apply_single, gradients, parameters, weak_self.state)",
-        "tree_map(lambda g, p, s: weak_self.apply_single(g + 0 * mx.sum(g), p, s),"
-        " gradients, parameters, weak_self.state)",
+        "tree_map(update, gradients, parameters, weak_self.state)",
+        "tree_map(lambda g, p, s: update(g + 0 * mx.sum(g), p, s), gradients, parameters, weak_self.state)",
     )
     made.commit("a reduction that cannot be fused")
-    made.edit("adamw/variants/eager.py", "import mlx.optimizers\n", "import mlx.optimizers\n\nprint('{not json')\n")
-    made.edit("adamw/variants/split.py", "rates, constants = cache", "import os; os.abort(); rates, constants = cache")
+    made.edit(
+        "adamw/variants/eager.py",
+        "from adamw.base import ResumableAdamW\n",
+        "from adamw.base import ResumableAdamW\n\nprint('{not json')\n",
+    )
+    made.edit("adamw/variants/split.py", "rates, epsilon = cache", "import os; os.abort(); rates, epsilon = cache")
     made.commit("one variant prints, another crashes")
     return made
 

@@ -330,6 +330,12 @@ class TestProcess:
         (lost,) = self.lines(stand_in, "x")
         assert "No module named" in lost["why"]
 
+    def test_one_whose_words_are_gone(self, stand_in):
+        part = process.Part(["silent"], stand_in)
+        part.errors.unlink()
+        assert list(part.lines(30))[-1]["why"].endswith("(exit code 3): no word")
+        part.close()
+
     def test_one_that_says_nothing_at_all(self, stand_in):
         Path(stand_in, "stand_in.py").write_text("import os; os._exit(4)")
         (lost,) = self.lines(stand_in, "x")
@@ -520,7 +526,7 @@ class TestCommand:
         command_line = [sys.executable, "-c", program, "--json", str(path)]
         running = subprocess.Popen(command_line, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         deadline = time.monotonic() + 60
-        while not path.exists() or path.read_text().count("answer") < 2:
+        while not path.exists() or path.read_text().count('"what": "answer"') < 2:
             assert time.monotonic() < deadline
             time.sleep(0.1)
         running.kill()

@@ -62,8 +62,10 @@ class Part:
 
     def last_line(self) -> str:
         """The last thing it said on standard error."""
-        written = [line.strip() for line in self.errors.read_text(errors="replace").splitlines() if line.strip()]
-        return written[-1][:300] if written else "no word"
+        with suppress(OSError):  # who does not look any further has removed it
+            written = [line.strip() for line in self.errors.read_text(errors="replace").splitlines() if line.strip()]
+            return written[-1][:300] if written else "no word"
+        return "no word"
 
     def end(self) -> None:
         """End it and all it started, whatever it is doing."""
