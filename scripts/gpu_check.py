@@ -23,8 +23,10 @@ from typing import Any
 
 from rich.console import Console
 
-from benchmarks.harness import gpu_process, ncu
+from benchmarks.harness import ncu, numbers
 from benchmarks.harness.files import append_line
+from benchmarks.harness.gpu.chosen import OWN, TREES
+from benchmarks.harness.gpu.lines import BUS
 from benchmarks.harness.peer_process import THREADS
 from scripts import command, git
 from scripts.gpu import findings, tables
@@ -37,7 +39,8 @@ EPILOG = """examples:
   make gpu-check                                        on a machine with an NVIDIA GPU: sets everything up first
   python -m scripts.gpu_check --seconds 200             in a Python that has MLX for CUDA; no network is needed
   python -m scripts.gpu_check --only machine --only right --json right.jsonl
-  python -m scripts.gpu_check --show results/gpu/nvidia-h200.jsonl      what was found once; no GPU is needed
+  python -m scripts.gpu_check --show results/gpu/nvidia-h200/2026-11-27.jsonl
+                                                        what was found once; no GPU is needed
 
 exit codes: 0 nothing assumed was wrong, 1 something was, 2 error (no GPU that MLX runs on), 130 interrupted
 
@@ -50,7 +53,7 @@ def plan() -> dict[str, list[list[str]]]:
     """The parts by name, in the order in which they run: the words of each of their processes."""
     kernels = [
         ["right", variant, dtypes]
-        for variant in gpu_process.OWN
+        for variant in OWN
         for dtypes in ("float32", "float16", "bfloat16", "mixed", "all_different")
         if (variant, dtypes) != ("kernel_inplace", "all_different")  # it leaves moments of two dtypes to upstream
     ]
@@ -58,7 +61,7 @@ def plan() -> dict[str, list[list[str]]]:
         "machine": [["machine"], ["torch"]],
         "right": kernels,
         "counters": [["counters", "gpu"], ["counters", "cpu"]],
-        "steps": [["steps", tree] for tree in gpu_process.TREES],
+        "steps": [["steps", tree] for tree in TREES],
         "peers": [["peers", "torch_fused"], ["peers", "torch_foreach"]],
         "traffic": [["traffic"]],
         "energy": [["energy"], ["torch_energy"]],
@@ -103,15 +106,15 @@ def main(arguments: list[str] | None = None) -> int:
     wanted = [name for name in plan() if name in (options.only or plan()) and name not in (options.skip or ())]
     lines: list[dict[str, Any]] = []
     begin = {"what": "begun", "commit": git.here(), "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
-    os.environ.pop(gpu_process.BUS, None)
+    os.environ.pop(BUS, None)
     for line in itertools.chain([begin], looked(groups(wanted), time.monotonic() + options.seconds)):
         lines.append(line)
-        append_line(options.json, json.dumps(command.finite(line)))
+        append_line(options.json, numbers.line(line))
         say(line, console)
         if why := no_gpu(line):
             raise command.UserError(why)
         if line["what"] == "settings":  # for the processes that are started from now on
-            os.environ[gpu_process.BUS] = str(line["device_info"].get("pci_bus_id", ""))
+            os.environ[BUS] = str(line["device_info"].get("pci_bus_id", ""))
     code = told(lines, console)
     console.print(f"written: {options.json}", markup=False, highlight=False, soft_wrap=True)
     return code

@@ -19,7 +19,7 @@ MOST_BYTES = 100
 FORBIDDEN = '"*/:<>?[\\]|'
 """What separates paths, is a pattern, or what a workflow's artifact cannot carry."""
 
-RESERVED = ("benchmarks.json", "git~1", "mlx", "version")
+RESERVED = ("benchmarks.json", "git~1", "gpu", "mlx", "version")
 """Taken, in any case: files and folders beside the machines', git's own folder by another name, a key of asv's file."""
 
 

@@ -15,19 +15,26 @@ import mlx.core as mx
 import numpy as np
 import pytest
 import shim
+from meters import LOG, Clock
 from rich.console import Console
-from test_energy import LOG, Clock
 
 from adamw import gpu
-from benchmarks.harness import cases, ceiling, counters, energy, gpu_process, machine, ncu, peer_process, peers
-from benchmarks.harness import host as hosts
+from benchmarks.harness import agreement, cases, ceiling, counters, energy, machine, measure, ncu, peer_process, peers
+from benchmarks.harness.gpu import card, chosen, lines, traffic
+from benchmarks.harness.gpu import counters as counted
+from benchmarks.harness.gpu import energy as joules
+from benchmarks.harness.gpu import machine as described
+from benchmarks.harness.gpu import peers as beside
+from benchmarks.harness.gpu import process as looking
+from benchmarks.harness.gpu import right as rightness
+from benchmarks.harness.gpu import steps as timing
 from benchmarks.harness.host.meter import Meter
 from scripts import command, gpu_check
 from scripts.gpu import findings, process, tables
 from scripts.gpu.findings import Line
 
 ROOT = Path(__file__).parent.parent
-H200 = ROOT / "results/gpu/nvidia-h200.jsonl"
+H200 = ROOT / "results/gpu/nvidia-h200/2026-11-27.jsonl"
 COUNTED = {name: 0 if name in findings.ZERO else 7 for name in counters.Counters._fields if not name.endswith("dtypes")}
 CUDA = {"what": "machine", "description": "NVIDIA H200, CUDA", "backend": "CUDA", "cache_bytes": 60 * 2**20}
 COPY = {"what": "ceiling", "kernel": "torch copy", "bytes_per_second": 4e12, "bytes": 2**31, "in_memory": True}
@@ -423,16 +430,16 @@ class TestCommand:
         assert answers["answers 2"] < lost[1] < answers["answers 3"]
 
     def test_the_card_that_mlx_uses_is_told_to_those_without_mlx(self, parts, monkeypatch):
-        monkeypatch.delenv(gpu_process.BUS, raising=False)
+        monkeypatch.delenv(lines.BUS, raising=False)
         parts["machine"] = [CUDA, {"what": "settings", "device_info": {"pci_bus_id": "0000:00:06.0"}}]
         gpu_check.main(["--only", "machine"])
-        assert os.environ[gpu_process.BUS] == "0000:00:06.0"
+        assert os.environ[lines.BUS] == "0000:00:06.0"
 
     def test_what_is_not_timed_runs_at_once(self):
         assert [len(group) for group in gpu_check.groups(["machine", "right", "counters", "card"])] == [1, 1, 11, 1]
         every = [words for name in gpu_check.plan() for words in gpu_check.plan()[name]]
         assert len({tuple(words) for words in every}) == len(every)
-        assert {words[0] for words in every} == set(gpu_process.PARTS)
+        assert {words[0] for words in every} == set(looking.PARTS)
 
     def test_when_the_time_is_over_the_rest_says_so(self, parts):
         assert gpu_check.main(["--seconds", "1e-9"]) == 0
@@ -540,13 +547,13 @@ class TestCommand:
 class TestParts:
     """What the processes do, in this one; a part that needs a GPU has a stand-in for it."""
 
-    @pytest.mark.parametrize("variant", gpu_process.OWN)
+    @pytest.mark.parametrize("variant", chosen.OWN)
     def test_right(self, monkeypatch, variant):
         monkeypatch.setattr(gpu, "MOST_THREADS", gpu.MOST_THREADS)  # which it changes
-        monkeypatch.setattr(gpu_process, "STEPS", 5)
+        monkeypatch.setattr(rightness, "STEPS", 5)
         with shim.gpu("cuda"):
-            right, way = gpu_process.right(variant, "float32")
-            (mixed,) = gpu_process.right(variant, "all_different") if variant == "kernel" else ({"excess": 0},)
+            right, way = rightness.right(variant, "float32")
+            (mixed,) = rightness.right(variant, "all_different") if variant == "kernel" else ({"excess": 0},)
         assert right["excess"] <= 1
         assert way["error"] < findings.SAME_WAY["float32"]
         assert mixed["excess"] <= 1
@@ -556,20 +563,20 @@ class TestParts:
         wrong = gpu.arithmetic.BODY.replace("chunk += groups", "chunk += 2 * groups + 1")
         monkeypatch.setattr(gpu.arithmetic, "BODY", wrong)
         with shim.gpu("cuda"), pytest.raises(AssertionError, match="written once"):
-            list(gpu_process.right("kernel", "float32"))
+            list(rightness.right("kernel", "float32"))
 
     def test_right_without_a_gpu(self):
-        (line,) = gpu_process.right("kernel", "float32")
+        (line,) = rightness.right("kernel", "float32")
         assert "needs a GPU" in line["why"]
 
     def test_machine(self, monkeypatch):
-        assert [line["what"] for line in gpu_process.machine()] == ["machine", "settings", "card"]
+        assert [line["what"] for line in described.machine()] == ["machine", "settings", "card"]
         monkeypatch.setattr(ceiling, "mlx_kernels", lambda size: [("MLX copy", 1e9)])
         for chip in ("NVIDIA H200", "NVIDIA Nobody Knows"):
             here = machine.Machine(chip, "CUDA", None, 2**37, 2**20, "Linux")
             monkeypatch.setattr(machine, "identify", lambda here=here: here)
             monkeypatch.setattr(machine, "free_bytes", lambda: 2**36)
-            lines = {line["what"]: line for line in gpu_process.machine()}
+            lines = {line["what"]: line for line in described.machine()}
             assert lines.keys() == {"machine", "settings", "card", "spec", "ceiling", "launch"}
             assert ("why" in lines["spec"]) == ("Nobody" in chip)
             assert "uuid" not in lines["settings"]["device_info"]
@@ -591,27 +598,27 @@ class TestParts:
             cuda=SimpleNamespace(synchronize=lambda: done.append("waited"), empty_cache=lambda: done.append("emptied")),
         )
         monkeypatch.setitem(sys.modules, "torch", torch)
-        lines = list(gpu_process.torch())
+        lines = list(card.torch())
         assert [line["kernel"] for line in lines] == [
             "torch 2.11 copy", "torch 2.11 triad", "torch 2.11 scale in place"
         ]  # fmt: skip
         assert set(done) == {"copy", "triad", "scale", "waited"}
-        gpu_process.emptied("torch_fused")
-        gpu_process.emptied("optax")
+        beside.emptied("torch_fused")
+        beside.emptied("optax")
         assert done[-1] == "emptied"
 
     def test_counters(self, monkeypatch):
         few = [cases.case("compiled", "float32/leaf_1024"), cases.Case("no_such_variant", "float32", "leaf_1024")]
         monkeypatch.setattr(cases, "chosen", lambda variants, profile: few)
-        donates, counted, failed = gpu_process.counters("cpu")
+        donates, compiled, failed = counted.counters("cpu")
         assert donates["fused"] is True
-        assert counted["kernels"] == 1
+        assert compiled["kernels"] == 1
         assert failed["why"].startswith("UnknownVariant: unknown variant 'no_such_variant'")
 
     def test_steps(self, monkeypatch):
-        monkeypatch.setattr(gpu_process, "PRECISIONS", ("float32", "master"))
-        monkeypatch.setattr(gpu_process, "OWN", ("split",))
-        lines = {line["case"]: line for line in gpu_process.steps("leaf_1024")}
+        monkeypatch.setattr(timing, "PRECISIONS", ("float32", "master"))
+        monkeypatch.setattr(timing, "OWN", ("split",))
+        lines = {line["case"]: line for line in timing.steps("leaf_1024")}
         assert {"split/float32/leaf_1024", "split/float32/leaf_1024/bias_correction"} <= lines.keys()
         assert "master/master/leaf_1024" in lines
         assert "kernel/float32/leaf_1024" not in lines
@@ -620,43 +627,39 @@ class TestParts:
 
     def test_a_tree_that_memory_is_too_small_for(self, monkeypatch):
         monkeypatch.setattr(machine, "free_bytes", lambda: 10_000)
-        monkeypatch.setattr(gpu_process, "PRECISIONS", ("float32",))
-        lines = list(gpu_process.steps("leaf_1024"))
+        monkeypatch.setattr(timing, "PRECISIONS", ("float32",))
+        lines = list(timing.steps("leaf_1024"))
         assert lines
         assert all(re.search(r"needs 0.0 GB of memory, 0.0 GB are free", line["skipped"]) for line in lines)
         assert findings.of(lines, "step") == []
 
     def test_a_step_that_is_traced_while_the_clock_runs(self, monkeypatch):
-        def traced(step, synchronize, budget):
-            from benchmarks.harness.step import TRACES
-
-            TRACES.traces += 1
+        def traced(step, synchronize, budget, minimum):
+            measure.TRACES.traces += 1
             return SimpleNamespace()
 
-        from benchmarks.harness import agreement, sampling
-
-        monkeypatch.setattr(sampling, "sample", traced)
-        with pytest.raises(agreement.WrongCase, match="traced while the clock ran"):
-            gpu_process.timed(cases.case("compiled", "float32/leaf_1024"))
+        monkeypatch.setattr(measure, "sample", traced)
+        with pytest.raises(agreement.WrongCase, match="traced 1 times while the clock ran"):
+            timing.timed(cases.case("compiled", "float32/leaf_1024"))
 
     def test_peers(self, monkeypatch):
         monkeypatch.setitem(peers.PEERS, "right", fake_peers.Right)
         monkeypatch.setitem(peers.PEERS, "widening", fake_peers.Widening)
         monkeypatch.setitem(peers.PEERS, "absent", fake_peers.Absent)
         monkeypatch.setenv(peer_process.THREADS, "1")
-        monkeypatch.setattr(gpu_process, "TREES", ("leaf_1024",))
-        monkeypatch.setattr(gpu_process, "PEERS_PRECISIONS", ("float32",))
+        monkeypatch.setattr(beside, "TREES", ("leaf_1024",))
+        monkeypatch.setattr(beside, "PEERS_PRECISIONS", ("float32",))
         monkeypatch.setattr(fake_peers.Right, "device", "gpu")
-        (line,) = gpu_process.peers("right")
+        (line,) = beside.peers("right")
         assert line["case"] == "right/float32/leaf_1024/bias_correction"
         assert len(line["seconds"]) >= 7
-        (line,) = gpu_process.peers("widening")
+        (line,) = beside.peers("widening")
         assert line["why"].startswith("WrongCase: ")
         monkeypatch.setattr(fake_peers.Right, "device", "cpu")
         monkeypatch.setattr(fake_peers.Right, "versions", classmethod(lambda cls: "jax 0.1"))
-        (line,) = gpu_process.peers("right")
+        (line,) = beside.peers("right")
         assert line["why"] == "RuntimeError: it ran on the processor: jax 0.1 on cpu"
-        (line,) = gpu_process.peers("absent")
+        (line,) = beside.peers("absent")
         assert line["why"] == "no_such_framework not installed"
 
     def test_traffic(self, monkeypatch):
@@ -664,8 +667,8 @@ class TestParts:
         driver = SimpleNamespace(
             cuProfilerStart=lambda: called.append("start"), cuProfilerStop=lambda: called.append("stop")
         )
-        monkeypatch.setattr(gpu_process.ctypes, "CDLL", lambda name: driver)
-        lines = list(gpu_process.traffic("compiled/float32/leaf_1024", "split/float32/leaf_1024"))
+        monkeypatch.setattr(traffic.ctypes, "CDLL", lambda name: driver)
+        lines = list(traffic.traffic("compiled/float32/leaf_1024", "split/float32/leaf_1024"))
         assert [line["case"] for line in lines] == ["compiled/float32/leaf_1024", "split/float32/leaf_1024"]
         assert called == ["start", "stop"] * 2
 
@@ -675,36 +678,38 @@ class TestParts:
         clock = Clock()
         monkeypatch.setattr(energy.time, "perf_counter", lambda: clock.now)
         monkeypatch.setattr(energy.time, "sleep", clock.pass_by)
-        monkeypatch.setattr(hosts, "HERE", SimpleNamespace(energy=lambda backend, bus: Meter("a clock", clock.joules)))
+        monkeypatch.setattr(energy, "HERE", SimpleNamespace(energy=lambda backend, bus: Meter("a clock", clock.joules)))
         return clock
 
     def test_energy(self, meter, monkeypatch):
-        from benchmarks.harness import step as steps
-
-        class Working(steps.Step):
+        class Working(joules.Step):
             def __call__(self) -> None:
                 super().__call__()
                 meter.pass_by(0.01, working=True)
 
-        monkeypatch.setattr(steps, "Step", Working)
-        monkeypatch.setattr(gpu_process, "ENERGY", ("compiled/float32/leaf_1024", "split/float32/leaf_1024"))
-        lines = list(gpu_process.energy())
+        monkeypatch.setattr(joules, "Step", Working)
+        monkeypatch.setattr(joules, "ENERGY", ("compiled/float32/leaf_1024", "split/float32/leaf_1024"))
+        lines = list(joules.energy())
         assert [line["joules"] for line in lines] == pytest.approx([3.0] * 4, rel=0.05)
         assert lines[0]["parameters"] == 1024
         assert only(lines, "joules a step").holds
         monkeypatch.setattr(machine, "free_bytes", lambda: 0)
-        assert {line["why"] for line in gpu_process.energy()} == {"needs more memory than is free"}
+        assert {line["why"] for line in joules.energy()} == {"needs more memory than is free"}
 
     def test_no_energy(self, meter, monkeypatch):
         monkeypatch.setattr(meter, "joules", lambda: 1.0)
-        monkeypatch.setattr(hosts, "HERE", SimpleNamespace(energy=lambda backend, bus: Meter("a stone", meter.joules)))
-        (line,) = gpu_process.energy()
-        assert line["why"] == "a stone: the counter stands still"
-        monkeypatch.setattr(hosts, "HERE", SimpleNamespace(energy=lambda backend, bus: None))
-        (line,) = gpu_process.energy()
+        monkeypatch.setattr(energy, "HERE", SimpleNamespace(energy=lambda backend, bus: Meter("a stone", meter.joules)))
+        (line,) = joules.energy()
+        assert line["why"] == "not available here: a stone: the counter stands still"
+        monkeypatch.setattr(energy, "HERE", SimpleNamespace(energy=lambda backend, bus: None))
+        (line,) = joules.energy()
         assert line["why"].startswith("not available here")
-        (line,) = gpu_process.torch_energy()
-        assert line["why"] == "not available here"
+        monkeypatch.setattr(beside, "importable", lambda package: False)
+        (line,) = beside.torch_energy()
+        assert line["why"] == "not available here: torch is not installed"
+        monkeypatch.setattr(beside, "importable", lambda package: True)
+        (line,) = beside.torch_energy()
+        assert line["why"].startswith("not available here: nothing counts energy")
 
     def test_energy_of_torch(self, meter, monkeypatch):
         class Working(fake_peers.Right):
@@ -712,30 +717,39 @@ class TestParts:
                 meter.pass_by(0.01, working=True)
 
         monkeypatch.setitem(peers.PEERS, "torch_fused", Working)
-        monkeypatch.setattr(gpu_process, "importable", lambda package: True)
-        monkeypatch.setattr(gpu_process.trees, "build", lambda name: {"weight": gpu_process.trees.shape(1000)})
-        lines = list(gpu_process.torch_energy())
+        monkeypatch.setattr(beside, "importable", lambda package: True)
+        monkeypatch.setattr(beside.trees, "build", lambda name: {"weight": beside.trees.shape(1000)})
+        lines = list(beside.torch_energy())
         assert [line["joules"] for line in lines] == pytest.approx([3.0] * 2, rel=0.05)
 
     def test_card(self):
-        assert list(gpu_process.card()) == [{"what": "card", "when": "after"}]
+        assert list(card.card()) == [{"what": "card", "when": "after"}]
 
     @pytest.mark.parametrize("part", ["torch", "peers", "torch_energy", "card", "steps"])
     def test_ready(self, part):
-        gpu_process.ready(part)
+        looking.ready(part)
+
+    @pytest.mark.parametrize("part", looking.WITH_TORCH)
+    def test_a_process_of_others_has_no_mlx_in_it(self, part):
+        """It would keep some of the card's memory."""
+        program = (
+            f"import sys; from benchmarks.harness.gpu import process; process.ready({part!r}); print(*sys.modules)"
+        )
+        done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+        assert "mlx.core" not in done.stdout.split()
 
     def test_ready_imports_torch_where_it_is(self, monkeypatch):
         monkeypatch.setitem(sys.modules, "torch", ModuleType("torch"))
-        monkeypatch.setattr(gpu_process, "importable", lambda package: True)
-        gpu_process.ready("torch")
+        monkeypatch.setattr(looking, "importable", lambda package: True)
+        looking.ready("torch")
 
     @pytest.mark.parametrize("words", [["card"], ["steps", "no_such_tree"]])
     def test_main(self, monkeypatch, words, tmp_path):
         answers = (tmp_path / "answers").open("w")
-        monkeypatch.setattr(gpu_process, "own_output", lambda: answers)
-        monkeypatch.setattr(gpu_process, "end_with_parent", lambda parent: None)
+        monkeypatch.setattr(looking, "own_output", lambda: answers)
+        monkeypatch.setattr(looking, "end_with_parent", lambda parent: None)
         monkeypatch.setattr(sys, "stdin", SimpleNamespace(readline=lambda: "go\n"))
-        gpu_process.main(words)
+        looking.main(words)
         answers.close()
         (line,) = map(json.loads, (tmp_path / "answers").read_text().splitlines())
         if words == ["card"]:
@@ -747,7 +761,7 @@ class TestParts:
 
     def test_the_process_itself(self):
         done = subprocess.run(
-            [sys.executable, "-m", "benchmarks.harness.gpu_process", "card"],
+            [sys.executable, "-m", "benchmarks.harness.gpu.process", "card"],
             cwd=ROOT, input=b"go\n", capture_output=True,
         )  # fmt: skip
         assert json.loads(done.stdout) == {"what": "card", "when": "after"}

@@ -30,7 +30,7 @@ REFUSED = {
     "Unknown_00:11:22:33:44:55": "':'", "mac*": r"'\*'", "mac[1]": r"'\['", 'a"b': "'\"'", "a\nb": r"U\+000A",
     "a\x1b[31m": r"U\+001B", "a\u202eb": r"U\+202E", "a\udce4": r"U\+DCE4", "x" * 101: "longer", "é" * 51: "longer",
     unicodedata.normalize("NFD", "büro"): "accents", "mlx": "taken", "MLX": "taken", "version": "taken",
-    "benchmarks.json": "taken", "GIT~1": "taken",
+    "gpu": "taken", "benchmarks.json": "taken", "GIT~1": "taken",
 }  # fmt: skip
 
 
@@ -51,6 +51,13 @@ def test_any_other_is_refused_in_one_line_with_the_reason_and_a_name_that_would_
     assert told.encode()
     offered = told.rpartition("; '")[2].removesuffix("' would do")
     assert machines.named(offered) == offered
+
+
+@pytest.mark.parametrize("lane", ["", "mlx"])
+def test_nothing_that_comes_with_the_project_is_left_out(lane):
+    folders, left_out = machines.folders(ROOT / "results" / lane)
+    assert folders
+    assert left_out == []
 
 
 def test_a_machine_without_a_name_is_called_as_its_host_if_that_is_one(monkeypatch):
