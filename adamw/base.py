@@ -38,8 +38,13 @@ A plain tuple of arrays, because that is what every MLX since 0.26.5 hands on to
 """
 
 
-FLOATING = frozenset({mx.float32, mx.bfloat16, mx.float16, mx.float64})
+STORAGE = frozenset({mx.float32, mx.bfloat16, mx.float16})
+"""The dtypes that float32 arithmetic is done on: it holds all that they hold."""
 
+FLOATING = STORAGE | {mx.float64}
+
+Held = list[tuple[Any, Any]]
+"""Containers, each with a copy of what it holds."""
 
 Dtypes = set[tuple[mx.Dtype, mx.Dtype, mx.Dtype, mx.Dtype]]
 """Of a tree's leaves the dtypes of gradient, parameter, m and v, each combination once."""
@@ -119,9 +124,13 @@ class CompiledAdamW(ResumableAdamW):
         return constants
 
     def apply_gradients(self, gradients: Any, parameters: Any) -> Any:
-        with unchanged_on_error(self):
+        with unchanged_on_error(self, self.changing()):
             self.make_ready(gradients, parameters)
             return self.take_step(gradients, parameters)
+
+    def changing(self) -> Held:
+        """The containers of the state that a step may change, and what they hold."""
+        return containers(self.state)
 
     def make_ready(self, gradients: Any, parameters: Any) -> None:
         """Have a state that a step can go on from: in this optimizer's layout, and made where there is none yet."""
@@ -139,16 +148,13 @@ class CompiledAdamW(ResumableAdamW):
         """The new parameters; `state` is that after the step. Here both are upstream's."""
         return super().apply_gradients(gradients, parameters)
 
-    def prepare(self, gradients: Any) -> Constants:
-        """What upstream does before the step is counted: initialise lazily, run the schedules. The hyper-parameters.
+    def prepare(self) -> Constants:
+        """The hyper-parameters; the schedules have run, as upstream runs them before the step is counted.
 
         It stays outside every compiled function, so a schedule may look at the step's value, as it may upstream.
         Raises TypeError as `constants` does, before anything is changed.
         """
         constants = self.constants
-        self.state["step"] = layouts.counted(self.step)
-        if not self._initialized:
-            self.init(gradients)
         for name, schedule in self._schedulers.items():
             self.state[name] = schedule(self.step)
         return constants
@@ -203,14 +209,13 @@ class CompiledAdamW(ResumableAdamW):
 
 
 @contextmanager
-def unchanged_on_error(optimizer: Any) -> Iterator[None]:
-    """Whatever is raised inside, the containers of the optimizer's state are left with what they hold now.
+def unchanged_on_error(optimizer: Any, before: Held) -> Iterator[None]:
+    """Whatever is raised inside, the optimizer's state is left as it is now, its containers with what is `before`.
 
     MLX puts placeholders into a captured state while it traces, and an exception would leave them there. The arrays of
     now are held meanwhile: what evaluates would not get their memory, and must do so afterwards.
     """
     state, initialized = optimizer.state, optimizer._initialized
-    before = containers(state)
     try:
         yield
     except BaseException:
@@ -220,12 +225,12 @@ def unchanged_on_error(optimizer: Any) -> Iterator[None]:
         raise
 
 
-def containers(tree: Any) -> list[tuple[Any, Any]]:
+def containers(tree: Any) -> Held:
     """Every dict and list in `tree`, itself included, with a copy of what it holds.
 
     It is part of every step: what is an array is not asked whether it is a container.
     """
-    found: list[tuple[Any, Any]] = []
+    found: Held = []
     waiting = [tree]
     for node in waiting:
         children = node

@@ -6,9 +6,7 @@ from typing import Any
 import mlx.core as mx
 from mlx.utils import tree_map
 
-from adamw.base import CompiledAdamW, first_moment, matching, new_parameter, second_moment
-
-STORAGE = frozenset({mx.float32, mx.float16, mx.bfloat16})
+from adamw.base import STORAGE, CompiledAdamW, first_moment, matching, new_parameter, second_moment
 
 Scalars = tuple[mx.array, mx.array, mx.array]
 """What one step multiplies with, in float32: (decay, rate, eps).
@@ -45,7 +43,7 @@ class Float32AdamW(CompiledAdamW):
         return matching(gradients, parameters)
 
     def take_step(self, gradients: Any, parameters: Any) -> Any:
-        self.prepare(gradients)
+        self.prepare()
         self.count_step()
         self._shared = self.share(gradients)
         try:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 import mlx.core as mx
 
 from adamw import arithmetic
-from adamw.base import CompiledAdamW, Constants, Unavailable
+from adamw.base import STORAGE, CompiledAdamW, Constants, Unavailable
 
 MOST_ARRAYS = {"metal": 31, "cuda": 512}
 """Arrays that a kernel takes: Metal's buffers, and CUDA's 4096 bytes of parameters, 8 a pointer."""
@@ -36,8 +36,6 @@ chunks, and no index of MLX's grid, which has 32 bits, is ever too small."""
 
 CONSTANT_SIZE = 8
 """Elements. Smaller arrays are passed otherwise on Metal, by another kernel (mlx/backend/common/metal_kernel.cpp)."""
-
-STORAGE = frozenset({mx.float32, mx.float16, mx.bfloat16})
 
 Item = TypeVar("Item")
 Shapes = tuple[tuple[int, ...], ...]
@@ -79,7 +77,6 @@ class GpuAdamW(CompiledAdamW):
     """AdamW of which leaves are updated by a kernel of our own. Raises Unavailable where MLX's device is not a GPU."""
 
     kernels_a_leaf = (0, 0)
-    name = "kernel"
 
     def __init__(self, *args: Any, **hyper_parameters: Any) -> None:
         if reason := self.unavailable():
@@ -95,9 +92,8 @@ class GpuAdamW(CompiledAdamW):
         """Why this variant cannot run here, in one line; None if it can."""
         if backend() != "cpu":
             return None
-        return (
-            f"{cls.name} needs a GPU, and MLX's default device is the CPU here: run it on a Mac, or with MLX for CUDA"
-        )
+        name = cls.__module__.rpartition(".")[2]  # as `adamw.load` finds it
+        return f"{name} needs a GPU, and MLX's default device is the CPU here: run it on a Mac, or with MLX for CUDA"
 
     def scalars(self) -> Scalars:
         """`arithmetic.SCALARS` and `arithmetic.RATES` of the step that is counted already, in float32.

@@ -15,16 +15,17 @@ import mlx.core as mx
 from mlx.utils import tree_map
 
 from adamw import interrupts, outside
-from adamw.base import CompiledAdamW, Unavailable, containers
+from adamw.base import STORAGE, CompiledAdamW, Held, Unavailable, containers, unchanged_on_error
 from adamw.walk import Place, gather
 
 from_buffer: Callable[[Any], Any] = c_char.from_buffer
 
-STORAGE = frozenset({mx.float32, mx.bfloat16, mx.float16})
-"""The dtypes of arrays that are updated where they lie."""
-
 COPIES: tuple[Callable[[mx.array], mx.array], ...] = (mx.array, lambda array: mx.where(True, array, array))
 """What may copy an array. Before 0.32 `mx.array` gives another array of the same memory."""
+
+
+New = dict[int, tuple[mx.array, mx.array, mx.array]]
+"""The parameter, m and v of the places, by number, that are given other arrays."""
 
 
 class Own(NamedTuple):
@@ -90,29 +91,39 @@ class InPlaceAdamW(CompiledAdamW):
         mx.eval(gradients, self.learning_rate)
         mx.synchronize()
 
-    def _update(self, places: list[Place], copies: dict[int, mx.array]) -> None:
+    def _update(self, places: list[Place], new: New) -> None:
         """Update every leaf in the arrays that `_owned` gives; it is done when this returns.
 
-        `copies` receives the new parameter of every place that is not updated where it lay. What can fail comes before
-        the first array is written.
+        `new` receives the arrays of every place that is not updated where it lay, which has the old ones until then.
+        What can fail comes before the first array is written.
         """
         raise NotImplementedError
+
+    def _update_all(self, places: list[Place], new: New) -> None:
+        self._update(places, new)
+        for number, (_, m, v) in new.items():
+            places[number][2].update(m=m, v=v)
 
     def apply_gradients(self, gradients: Any, parameters: Any) -> Any:
         with interrupts.held():
             return super().apply_gradients(gradients, parameters)
 
+    def changing(self) -> Held:
+        """The state's own dict: a leaf's is changed when all is done."""
+        return [(self.state, {**self.state})] if self._initialized else super().changing()
+
     def take_step(self, gradients: Any, parameters: Any) -> Any:
         places: list[Place] = []
         updated = gather(gradients, parameters, self.state, places)
         if not (self.updates_leaves_itself and all(self._can_be_updated_in_place(*place) for place in places)):
-            return super().take_step(gradients, parameters)
-        self.prepare(gradients)
+            with unchanged_on_error(self, containers(self.state)):
+                return super().take_step(gradients, parameters)
+        self.prepare()
         self._finish_readers(gradients)
         self.count_step()
-        copies: dict[int, mx.array] = {}
-        outside.run(lambda: self._update(places, copies), lambda: arrays(places))
-        return with_copies(updated, copies) if copies else updated
+        new: New = {}
+        outside.run(lambda: self._update_all(places, new), lambda: arrays(places))
+        return with_new(updated, new) if new else updated
 
     def _can_be_updated_in_place(self, gradient: mx.array, parameter: mx.array, state: dict) -> bool:
         own, m, v = self._own.get(id(parameter)), state["m"], state["v"]
@@ -124,8 +135,8 @@ class InPlaceAdamW(CompiledAdamW):
             and {gradient.dtype, parameter.dtype, m.dtype} <= STORAGE
         )
 
-    def _owned(self, places: list[Place], copies: dict[int, mx.array]) -> list[Own]:
-        """Every leaf's own arrays: those it has, if nobody else holds them, or copies."""
+    def _owned(self, places: list[Place], new: New) -> list[Own]:
+        """Every leaf's own arrays: those it has, if nobody else holds them, or copies, which are added to `new`."""
         parameter_alone, moment_alone = alone()
         owned = []
         for number, (_, parameter, state) in enumerate(places):
@@ -140,15 +151,15 @@ class InPlaceAdamW(CompiledAdamW):
                 or getrefcount(own.m) > moment_alone
                 or getrefcount(own.v) > moment_alone
             ):
-                copies[number], own = self._copied(parameter, state)
+                copy, own = self._copied(parameter, state)
+                new[number] = copy, own.m, own.v
             owned.append(own)
         return owned
 
     def _copied(self, parameter: mx.array, state: dict) -> tuple[mx.array, Own]:
-        """A copy of the parameter, and what is known of it; the moments in `state` are replaced by copies."""
+        """A copy of the parameter, and what is known of it and of the copies of its moments."""
         self._own.pop(id(parameter), None)
         copy, m, v = (evaluated(mx.contiguous(copier()(array))) for array in (parameter, state["m"], state["v"]))
-        state["m"], state["v"] = m, v
         all_own, key = self._own, id(copy)
         known = weakref.ref(copy, lambda _: all_own.pop(key, None))
         row = address(copy), address(m), address(v), copy.size
@@ -168,10 +179,9 @@ def alone() -> tuple[int, int]:
     callers_tree, updated, places = [array], [array], [(None, array, {"m": moment})]
     own = Own(None, moment, None, (), None, None)  # type: ignore[arg-type]
     del array, moment
-    for _, parameter, state in places:
-        put_back_on_error = list(containers(state))
+    for _, parameter, _state in places:
         counts = getrefcount(parameter), getrefcount(own.m)
-    del callers_tree, updated, put_back_on_error
+    del callers_tree, updated
     return counts
 
 
@@ -196,10 +206,10 @@ def arrays(places: list[Place]) -> tuple[list[mx.array], list[mx.array]]:
     return [*written, *(gradient for gradient, _, _ in places)], written
 
 
-def with_copies(tree: Any, copies: dict[int, mx.array]) -> Any:
-    """`tree` with the arrays `copies` in the places of these numbers."""
+def with_new(tree: Any, new: New) -> Any:
+    """`tree` with the parameters of `new` in their places."""
     number = count()
-    return tree_map(lambda array: copies.get(next(number), array), tree)
+    return tree_map(lambda array: new.get(next(number), (array,))[0], tree)
 
 
 def address(array: mx.array) -> int:

@@ -19,23 +19,7 @@ from adamw import arithmetic, gpu, reference
 from adamw.base import CompiledAdamW, Unavailable
 from benchmarks.harness import trees
 from benchmarks.harness.evaluation import hollow
-from benchmarks.harness.rounding import DTYPES, HALF_UNIT, TINIEST, Run, float64, values
-
-SETTINGS = [
-    {"learning_rate": 1e-2},
-    {"learning_rate": 3e-3, "betas": [0.8, 0.95], "eps": 1e-3, "weight_decay": 0.3, "bias_correction": True},
-]
-
-
-@pytest.fixture(params=["metal", "cuda"])
-def backend(request):
-    return request.param
-
-
-@pytest.fixture
-def launches(backend):
-    with shim.gpu(backend) as launches:
-        yield launches
+from benchmarks.harness.rounding import DTYPES, HALF_UNIT, SETTINGS, TINIEST, Run, float64, values
 
 
 def test_without_a_gpu_it_says_what_is_needed(monkeypatch):

@@ -10,25 +10,13 @@ import numpy as np
 import pytest
 import shim
 from mlx.utils import tree_map
-from test_kernel import SETTINGS
 
 import adamw
 from adamw.ownership import address
-from benchmarks.harness.rounding import DTYPES, Run, float64, values
+from benchmarks.harness.rounding import DTYPES, SETTINGS, Run, float64, values
 
 SAME_STATE = [name for name, precision in DTYPES.items() if precision.m == precision.v]
 SIZES = [0, 1, 7, 8, 255, 1024, 1025, 5000]
-
-
-@pytest.fixture(params=["metal", "cuda"])
-def backend(request):
-    return request.param
-
-
-@pytest.fixture
-def launches(backend):
-    with shim.gpu(backend) as launches:
-        yield launches
 
 
 def stepped(optimizer: Any, parameters: Any, steps: int) -> Any:

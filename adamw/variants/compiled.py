@@ -25,7 +25,7 @@ class AdamW(CompiledAdamW):
         parameters, _, dtypes = self.gathered(gradients, parameters)
         if dtypes is None:
             return super().take_step(gradients, parameters)
-        constants = self.prepare(gradients)
+        constants = self.prepare()
         compiled, captured = self._compiled
         captured[0] = self.state
         if not self.updates_leaves_itself:

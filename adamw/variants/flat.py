@@ -102,7 +102,7 @@ class AdamW(CompiledAdamW):
             self._unpack_state()
             layouts.complete(self.state, gradients)
             return super().take_step(gradients, parameters)
-        self.prepare(gradients)
+        self.prepare()
         self.count_step()
         updated = self._updated(leaves)
         return tree_map(lambda number: updated[number], tree)

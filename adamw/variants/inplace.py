@@ -12,7 +12,8 @@ import mlx.core as mx
 import numpy as np
 
 from adamw.base import Unavailable
-from adamw.ownership import InPlaceAdamW, Place, address, evaluated
+from adamw.ownership import InPlaceAdamW, New, address, evaluated
+from adamw.walk import Place
 
 NO_NUMBA: str | None = None
 """Why there is no loop to run, in one line."""
@@ -62,10 +63,10 @@ class AdamW(InPlaceAdamW):
             return "inplace needs memory that CPU and GPU share, as on Apple silicon; use another variant"
         return None
 
-    def _update(self, places: list[Place], copies: dict[int, mx.array]) -> None:
+    def _update(self, places: list[Place], new: New) -> None:
         groups: dict[tuple, list[tuple]] = {}
         contiguous: list[mx.array] = []
-        for (gradient, _, _), own in zip(places, self._owned(places, copies), strict=True):
+        for (gradient, _, _), own in zip(places, self._owned(places, new), strict=True):
             try:
                 at = address(gradient)
             except TypeError:

@@ -19,12 +19,10 @@ class AdamW(GpuAdamW):
     gradient or state has another shape, is updated by upstream's own code.
     """
 
-    name = "kernel"
-
     def take_step(self, gradients: Any, parameters: Any) -> Any:
         if not self.updates_leaves_itself:
             return super().take_step(gradients, parameters)
-        self.prepare(gradients)
+        self.prepare()
         self.count_step()
         places: list[Place] = []
         gather(gradients, parameters, self.state, places)

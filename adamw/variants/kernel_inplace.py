@@ -18,7 +18,8 @@ import mlx.core as mx
 
 from adamw import gpu
 from adamw.gpu import GpuAdamW, Kind, Leaf, Scalars, Shapes
-from adamw.ownership import InPlaceAdamW, Own, Place
+from adamw.ownership import InPlaceAdamW, New, Own
+from adamw.walk import Place
 
 
 class Batch(NamedTuple):
@@ -55,8 +56,6 @@ class AdamW(GpuAdamW, InPlaceAdamW):
     A leaf of fewer than 8 elements is given new arrays in every step: Metal passes those in memory that is constant.
     """
 
-    name = "kernel_inplace"
-
     def __init__(self, *args: Any, **hyper_parameters: Any) -> None:
         super().__init__(*args, **hyper_parameters)
         self._plan = NO_PLAN
@@ -68,27 +67,28 @@ class AdamW(GpuAdamW, InPlaceAdamW):
         else:
             super()._finish_readers(gradients)
 
-    def _update(self, places: list[Place], copies: dict[int, mx.array]) -> None:
+    def _update(self, places: list[Place], new: New) -> None:
         scalars = self.scalars()
         large = [number for number, place in enumerate(places) if place[0].size >= gpu.CONSTANT_SIZE]
         there = places if len(large) == len(places) else [places[number] for number in large]
-        if there is not places:
-            self._update_small(places, copies, scalars)
-        copied: dict[int, mx.array] = {}
+        small = {} if there is places else self._updated_small(places, scalars)
+        copied: New = {}
         owned = self._owned(there, copied)
-        copies |= {large[number]: parameter for number, parameter in copied.items()}
         mx.eval(self._write(there, copied, owned, scalars))
+        new |= small | {large[number]: arrays for number, arrays in copied.items()}
 
-    def _update_small(self, places: list[Place], copies: dict[int, mx.array], scalars: Scalars) -> None:
-        """Give the leaves that no kernel can write over their new arrays."""
-        leaves = {number: Leaf(*place) for number, place in enumerate(places) if 0 < place[0].size < gpu.CONSTANT_SIZE}
+    def _updated_small(self, places: list[Place], scalars: Scalars) -> New:
+        """The new arrays of the leaves that no kernel can write over."""
+        leaves = {
+            number: Leaf(gradient, parameter, {**state})
+            for number, (gradient, parameter, state) in enumerate(places)
+            if 0 < gradient.size < gpu.CONSTANT_SIZE
+        }
         self.launch(gpu.by_kind(leaves.values())[0], scalars)
         mx.eval([leaf.arrays for leaf in leaves.values()])
-        copies |= {number: leaf.parameter for number, leaf in leaves.items()}
+        return {number: (leaf.parameter, leaf.state["m"], leaf.state["v"]) for number, leaf in leaves.items()}
 
-    def _write(
-        self, places: list[Place], copied: dict[int, mx.array], owned: list[Own], scalars: Scalars
-    ) -> list[mx.array]:
+    def _write(self, places: list[Place], copied: New, owned: list[Own], scalars: Scalars) -> list[mx.array]:
         """Launch the update of every leaf in the arrays `owned`; what is evaluated when that is done.
 
         The device begins with the first launch while the next one is made.
@@ -98,7 +98,12 @@ class AdamW(GpuAdamW, InPlaceAdamW):
         launchers = [self.launcher(batch.kind, batch.shapes, scalars[1].size > 1, in_place=True) for batch in batches]
         for batch, launch in zip(batches, launchers, strict=True):
             arrays = (
-                (copied.get(number, places[number][1]), places[number][0], owned[number].m, owned[number].v)
+                (
+                    copied[number][0] if number in copied else places[number][1],
+                    places[number][0],
+                    owned[number].m,
+                    owned[number].v,
+                )
                 for number in batch.numbers
             )
             done += launch(scalars, chain.from_iterable(arrays))

@@ -36,7 +36,7 @@ class AdamW(CompiledAdamW):
         _, places, dtypes = self.gathered(gradients, parameters)
         if dtypes is None or not self.updates_leaves_itself:
             return super().take_step(gradients, parameters)
-        b1, b2, *_ = self.prepare(gradients)
+        b1, b2, *_ = self.prepare()
         self.count_step()
         rates, epsilon = cache(self.rates), cache(self.epsilon)
         updated = [

@@ -62,7 +62,7 @@ class AdamW(CompiledAdamW):
         self.window_bytes = window_bytes
 
     def apply_gradients(self, gradients: Any, parameters: Any) -> Any:
-        with unchanged_on_error(self):
+        with unchanged_on_error(self, self.changing()):
             self.make_ready(gradients, parameters)
             _, gathered, dtypes = self.gathered(gradients, parameters)
             replace = None
@@ -77,7 +77,7 @@ class AdamW(CompiledAdamW):
         return filled(gradients, iter(updated))
 
     def update(self, model: Any, gradients: Any) -> None:
-        with unchanged_on_error(self):
+        with unchanged_on_error(self, self.changing()):
             self.make_ready(gradients, model)
             places = list(leaves(gradients, model, self.state))
             tied = len({(id(place.container), place.key) for place in places}) < len(places)
@@ -94,7 +94,7 @@ class AdamW(CompiledAdamW):
 
         The scalars of all leaves are made here, before the first leaf is changed.
         """
-        b1, b2, *_ = self.prepare(gradients)
+        b1, b2, *_ = self.prepare()
         self.count_step()
         rates = {gradient: self.rates(gradient) for gradient, *_ in dtypes}
         epsilon = cache(self.epsilon)

@@ -21,6 +21,12 @@ class Dtypes(NamedTuple):
     v: mx.Dtype
 
 
+SETTINGS: tuple[dict[str, Any], ...] = (
+    {"learning_rate": 1e-2},
+    {"learning_rate": 3e-3, "betas": [0.8, 0.95], "eps": 1e-3, "weight_decay": 0.3, "bias_correction": True},
+)
+"""Hyper-parameters of runs: the usual ones, and others in which each has its part."""
+
 DTYPES = {
     "float32": Dtypes(mx.float32, mx.float32, mx.float32, mx.float32),
     "float16": Dtypes(mx.float16, mx.float16, mx.float16, mx.float16),
