@@ -16,8 +16,8 @@ PYTHON ?= $(shell .venv/bin/python -c 'print(".venv/bin/python")' 2>/dev/null ||
 PROFILE ?= quick
 
 # The tests that run what only a Mac runs, or a GPU; which files that are says [tool.coverage.run] in pyproject.toml.
-ELSEWHERE = tests/test_host.py tests/test_doctor.py tests/test_mac_check.py tests/test_energy.py tests/test_gpu_check.py $\
-  tests/test_kernel.py tests/test_kernel_inplace.py
+ELSEWHERE = tests/test_host.py tests/test_doctor.py tests/test_mac_check.py tests/test_energy.py tests/test_ncu.py tests/test_extras.py $\
+  tests/test_gpu_check.py tests/test_kernel.py tests/test_kernel_inplace.py
 
 .PHONY: bench test compare exact report mac-check gpu-check coverage setup lint
 

@@ -8,6 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from playwright import sync_api as playwright
+from playwright.sync_api import Browser
+
 CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))),
     "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
@@ -17,6 +20,15 @@ CHROMIUM = next(
 class Quiet(http.server.SimpleHTTPRequestHandler):
     def log_message(self, *_: object) -> None:
         pass
+
+
+@contextmanager
+def chromium() -> Iterator[Browser]:
+    """A browser that runs meanwhile, without a window."""
+    with playwright.sync_playwright() as driver:
+        running = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield running
+        running.close()
 
 
 @contextmanager

@@ -35,3 +35,26 @@ def environments(tmp_path_factory) -> Path:
         if not made.exists():
             Night(shared / "environments").install()
     return made
+
+
+@pytest.fixture(params=["metal", "cuda"])
+def backend(request) -> str:
+    """What a stand-in for a GPU is of."""
+    return request.param
+
+
+@pytest.fixture
+def launches(backend):
+    """Every launch on a stand-in for a GPU, which is there meanwhile."""
+    import shim  # after the counter of traces is installed
+
+    with shim.gpu(backend) as launches:
+        yield launches
+
+
+@pytest.fixture(scope="module")
+def browser():
+    from browsers import chromium
+
+    with chromium() as running:
+        yield running

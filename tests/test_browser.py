@@ -42,14 +42,6 @@ def address(html) -> Iterator[str]:
         yield at
 
 
-@pytest.fixture(scope="module")
-def browser():
-    with playwright.sync_playwright() as driver:
-        running = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield running
-        running.close()
-
-
 @pytest.fixture
 def watched(browser) -> Iterator[Watched]:
     one = Watched(browser)

@@ -231,16 +231,6 @@ def address(html):
         yield at
 
 
-@pytest.fixture(scope="module")
-def browser():
-    from playwright import sync_api as playwright
-
-    with playwright.sync_playwright() as driver:
-        running = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield running
-        running.close()
-
-
 @pytest.mark.skipif(not os.access(CHROMIUM, os.X_OK), reason="no chromium here; install it")
 class TestInABrowser:
     @pytest.mark.parametrize("page", site.PAGES)

@@ -11,9 +11,8 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-from browsers import CHROMIUM, Watched, served
+from browsers import CHROMIUM, Watched, chromium, served
 from ledgers import MACHINE, entry
-from playwright import sync_api as playwright
 from synthetic import History
 
 from benchmarks.harness import cases
@@ -120,8 +119,7 @@ def test_a_long_history_is_published(benchmark, tmp_path, count):
 
 def first_view(html: Path) -> tuple[int, float]:
     """Bytes that the front page loads, and seconds until it is drawn."""
-    with playwright.sync_playwright() as driver, served(html) as address:
-        running = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+    with chromium() as running, served(html) as address:
         one = Watched(running)
         start = time.perf_counter()
         one.tab.goto(f"{address}/index.html")
@@ -129,7 +127,6 @@ def first_view(html: Path) -> tuple[int, float]:
         seconds = time.perf_counter() - start
         one.fine(address)
         assert one.tab.locator("#heat svg .mark-rect.role-mark path").count() >= 90
-        running.close()
         return sum(
             (html / url.removeprefix(address).lstrip("/")).stat().st_size
             for url in one.asked

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
+from benchmarks.harness.host import HERE
 from benchmarks.harness.host.meter import Meter
 from benchmarks.harness.measurement import Energy
 
@@ -30,6 +31,17 @@ class Reading(NamedTuple):
 
     joules: float
     seconds: float
+
+
+def idle_meter(backend: str, bus: str) -> tuple[Meter, float]:
+    """The machine's counter of energy, and the watts of the idle machine by it. Raises NotMeasured if nothing counts.
+
+    It is to be called before anything is asked of the machine. `bus` is that of MLX's card, empty for any.
+    """
+    meter = HERE.energy(backend, bus)
+    if meter is None:
+        raise NotMeasured("nothing counts energy, or nothing that may be read")
+    return meter, idle_watts(meter)
 
 
 def idle_watts(meter: Meter, seconds: float = SHORTEST) -> float:

@@ -33,8 +33,8 @@ ROOT = Path(__file__).parents[2]
 BOOT = """
 import sys
 sys.path.append(sys.argv.pop(1))
-from benchmarks.harness import gpu_process
-gpu_process.main(sys.argv[1:])
+from benchmarks.harness.gpu import process
+process.main(sys.argv[1:])
 """
 """The working tree comes last, so that `adamw` is the installed one, where one is."""
 
@@ -63,10 +63,7 @@ def begin() -> dict[str, str]:
 
 def begin_energy() -> str:
     """Who counts energy here, and what the idle machine uses. Raises NotMeasured."""
-    meter = HERE.energy(machine.backend(), machine.bus())
-    if meter is None:
-        raise energy.NotMeasured("nothing counts energy, or nothing that may be read")
-    idle = energy.idle_watts(meter)
+    meter, idle = energy.idle_meter(machine.backend(), machine.bus())
     write_whole(IDLE, json.dumps(idle))
     return f"{meter.source}, {idle:.1f} W idle"
 

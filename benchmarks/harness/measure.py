@@ -6,6 +6,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import mlx.core as mx
 
@@ -14,8 +15,8 @@ from benchmarks.harness.cases import Case
 from benchmarks.harness.count import count
 from benchmarks.harness.counters import Counters, Donation
 from benchmarks.harness.host import HERE
-from benchmarks.harness.measurement import Measurement, Memory
-from benchmarks.harness.sampling import no_garbage_collection, sample
+from benchmarks.harness.measurement import Measurement, Memory, Samples
+from benchmarks.harness.sampling import BUDGET, MINIMUM_SAMPLES, no_garbage_collection, sample
 from benchmarks.harness.step import TRACES, Step
 
 MEMORY_STEPS = 3
@@ -30,29 +31,54 @@ def measure(case: Case, work: Counters | None = None, donates: Donation | None =
     begin = time.perf_counter()
     with private_caches():
         step = Step(case)
-        expected = check.Check(case, step)
-        start = time.perf_counter()
-        step()
-        first_step = time.perf_counter() - start
-        for _ in range(agreement.STEPS - 1):
-            step()
-        error = expected.error(step)
-        check.check_dtypes(case, step)
-        kernels = check.check_kernels(case, step)
-        step()
+        proof = prove(case, step)
         memory = measure_memory(step)
-        traces = TRACES.traces
-        seconds = sample(step, mx.synchronize)
-        if TRACES.traces != traces:
-            raise check.WrongCase(f"{case}: traced {TRACES.traces - traces} times while the clock ran")
+        seconds = sample_untraced(case, step)
         with no_garbage_collection():
             step.dispatch_only()
             host = [step.dispatch_only() for _ in range(HOST_SAMPLES)]
         energy = extras.energy_of(str(case), step)
         work = work or count(case, donates)  # last: it leaves its marks on the process's memory
-        check.check_counters(case, work, kernels)
+        check.check_counters(case, work, proof.kernels)
         wall = time.perf_counter() - begin
-        return Measurement(first_step, seconds, host, memory, work, error, wall, energy)
+        return Measurement(proof.first_step, seconds, host, memory, work, proof.error, wall, energy)
+
+
+class Proof(NamedTuple):
+    """What the first steps of a case showed, which are right.
+
+    first_step  seconds of the very first one
+    error       the largest relative error of parameters and moments
+    kernels     of a step that touch a leaf, and how many of them are fused
+    """
+
+    first_step: float
+    error: float
+    kernels: tuple[int, int]
+
+
+def prove(case: Case, step: Step) -> Proof:
+    """Take the first steps of a case. Raises check.WrongCase if their results, dtypes or kernels are not the case's."""
+    expected = check.Check(case, step)
+    start = time.perf_counter()
+    step()
+    first_step = time.perf_counter() - start
+    for _ in range(agreement.STEPS - 1):
+        step()
+    error = expected.error(step)
+    check.check_dtypes(case, step)
+    kernels = check.check_kernels(case, step)
+    step()
+    return Proof(first_step, error, kernels)
+
+
+def sample_untraced(case: Case, step: Step, budget: float = BUDGET, minimum: int = MINIMUM_SAMPLES) -> Samples:
+    """Seconds of `step`, as `sampling.sample` takes them. Raises check.WrongCase if one of the steps was traced."""
+    traces = TRACES.traces
+    samples = sample(step, mx.synchronize, budget, minimum)
+    if TRACES.traces != traces:
+        raise check.WrongCase(f"{case}: traced {TRACES.traces - traces} times while the clock ran")
+    return samples
 
 
 def measure_memory(step: Step) -> Memory:

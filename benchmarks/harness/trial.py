@@ -11,18 +11,14 @@ import threading
 import time
 from typing import Any, NamedTuple
 
-import mlx.core as mx
-
 from benchmarks.harness import agreement, behaviour, check, model
 from benchmarks.harness.behaviour import Behaviour
 from benchmarks.harness.conversation import end_with_parent, own_output
 from benchmarks.harness.evaluation import flat
-from benchmarks.harness.measure import measure_memory, private_caches
+from benchmarks.harness.measure import measure_memory, private_caches, sample_untraced
 from benchmarks.harness.measurement import Memory, Samples, rounded
 from benchmarks.harness.model import ModelCase
 from benchmarks.harness.modelstep import ModelStep
-from benchmarks.harness.sampling import sample
-from benchmarks.harness.step import TRACES
 
 LONGEST_SAMPLING = 4.0  # seconds
 FEWEST_SAMPLES = 3
@@ -76,10 +72,7 @@ def run(case: ModelCase, until: float) -> Trial:
     step()
     memory = measure_memory(step)
     observed = behaviour.observe(case)
-    traces = TRACES.traces
-    samples = sample(step, mx.synchronize, min(LONGEST_SAMPLING, until - time.time()), FEWEST_SAMPLES)
-    if TRACES.traces != traces:
-        raise check.WrongCase(f"{case}: traced {TRACES.traces - traces} times while the clock ran")
+    samples = sample_untraced(case, step, min(LONGEST_SAMPLING, until - time.time()), FEWEST_SAMPLES)
     return Trial(samples, memory, error, observed)
 
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from benchmarks.harness import cases
 from benchmarks.harness.counters import FIGURES, Donation
-from benchmarks.harness.gpu_process import OWN
+from benchmarks.harness.gpu.chosen import OWN
 from scripts.gpu.process import NO_TIME
 
 Line = dict[str, Any]

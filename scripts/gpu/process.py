@@ -11,7 +11,7 @@ from pathlib import Path
 from threading import Timer
 from typing import IO, Any, cast
 
-MODULE = "benchmarks.harness.gpu_process"
+MODULE = "benchmarks.harness.gpu.process"
 NO_TIME = "no time was left"
 
 
