@@ -7,6 +7,7 @@
 # make gpu-check  set up with BACKEND=cuda13, take the suite onto an NVIDIA GPU: six minutes, one file and one table
 # make mac-check  set up, hold what is assumed of Macs against this one: ten minutes, and one file to send back
 # make coverage   set up, say which lines that only a Mac or a GPU runs the tests run, wherever they are
+# make lock     write requirements.lock anew after a change of pyproject.toml; UPGRADE=1 takes the newest of everything
 # make setup    set up only: everything goes to .venv, again and again without harm
 # make lint     what `make test` checks before the tests
 #
@@ -19,7 +20,10 @@ PROFILE ?= quick
 ELSEWHERE = tests/test_host.py tests/test_doctor.py tests/test_mac_check.py tests/test_energy.py tests/test_ncu.py tests/test_extras.py $\
   tests/test_gpu_check.py tests/test_kernel.py tests/test_kernel_inplace.py
 
-.PHONY: bench test compare exact report mac-check gpu-check coverage setup lint
+# All but `peers` and `inplace`, which nobody but a person installs.
+EXTRAS = bench test cpu cuda13 metal energy share issue
+
+.PHONY: bench test compare exact report mac-check gpu-check coverage setup lint lock
 
 bench: setup
 	@.venv/bin/python -m scripts.bench --profile $(PROFILE)
@@ -51,6 +55,11 @@ lint: setup
 	@.venv/bin/ruff check --quiet .
 	@.venv/bin/ruff format --quiet --check .
 	@.venv/bin/mypy
+
+# One version of each package for every Python and system, with the hashes of all its files and no word of where they are.
+lock:
+	@.venv/bin/uv pip compile --quiet --universal --python-version 3.11 --only-binary :all: --generate-hashes $(if $(UPGRADE),--upgrade) \
+	  --custom-compile-command "make lock" --output-file requirements.lock $(EXTRAS:%=--extra %) pyproject.toml
 
 setup:
 	@$(PYTHON) scripts/setup.py $(if $(BACKEND),--backend $(BACKEND))

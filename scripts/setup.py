@@ -10,7 +10,9 @@ import sys
 OLDEST = (3, 11)
 VENV = ".venv"
 LOG = os.path.join(VENV, "setup.log")
+LOCK = "requirements.lock"
 OTHER_BACKENDS = {"cpu": ["mlx-cuda-13"], "cuda13": ["mlx-cpu"], "metal": ["mlx-cpu", "mlx-cuda-13"]}
+VIA = re.compile(r"^    #(?: via|  ) ([\w-]+)$", re.MULTILINE)
 NETWORK = (
     "NewConnectionError",
     "NameResolutionError",
@@ -29,6 +31,7 @@ FULL = ("No space left on device", "Disk quota exceeded")
 EXAMPLES = """examples:
   python3 scripts/setup.py                      MLX's own backend: Metal on a Mac, the CPU on Linux
   python3 scripts/setup.py --backend cuda13     MLX on an NVIDIA GPU
+  python3 scripts/setup.py --only share         what `python -m scripts.share` imports, without MLX and this project
 """
 
 
@@ -36,10 +39,14 @@ def fail(message):
     sys.exit("set-up failed: " + message)
 
 
-def stamp(backend):
-    """What .venv was made for: the interpreter, the backend and the requirements."""
-    with open("pyproject.toml") as file:
-        return "%s %s\n%s" % (" ".join(sys.version.split()), backend, file.read())
+def stamp(kind):
+    """What .venv was made for: the interpreter, the backend or the extras alone, and the requirements."""
+    return "%s %s\n%s%s" % (" ".join(sys.version.split()), kind, read("pyproject.toml"), read(LOCK))
+
+
+def read(path):
+    with open(path) as file:
+        return file.read()
 
 
 def backend_before():
@@ -52,12 +59,39 @@ def backend_before():
     return words[-1] if words and words[-1] in OTHER_BACKENDS else None
 
 
-def is_ready(backend):
+def is_ready(kind):
     try:
-        with open(os.path.join(VENV, "ready")) as file:
-            return file.read() == stamp(backend)
+        return read(os.path.join(VENV, "ready")) == stamp(kind)
     except OSError:
         return False
+
+
+def listed(extras):
+    """The names of what extras of pyproject.toml list, as the lock writes them."""
+    import tomllib  # not at the top: an older Python must come as far as to be told that it is too old
+
+    every = tomllib.loads(read("pyproject.toml"))["project"]["optional-dependencies"]
+    for extra in extras:
+        if extra not in every:
+            fail("no extra %r in pyproject.toml; there are: %s" % (extra, ", ".join(every)))
+    names = [re.split(r"[^\w.-]", requirement, maxsplit=1)[0] for extra in extras for requirement in every[extra]]
+    return {re.sub(r"[-_.]+", "-", name).lower() for name in names}
+
+
+def locked(wanted):
+    """The part of the lock that brings the packages `wanted`: each with its hashes, and all that they need.
+
+    Below each package the lock says `via` which others it is there. So one lock serves every set of extras.
+    """
+    entries = [(one.partition("==")[0], one) for one in re.split(r"\n(?=\w)", read(LOCK))[1:]]
+    lacking = set(wanted) - {name for name, _ in entries}
+    if lacking:
+        fail("%s lacks %s; run `make lock`" % (LOCK, ", ".join(sorted(lacking))))
+    before = None
+    while wanted != before:
+        before = wanted
+        wanted = wanted | {name for name, one in entries if wanted & set(VIA.findall(one))}
+    return "\n".join(one for name, one in entries if name in wanted)
 
 
 def unreachable(text):
@@ -88,6 +122,9 @@ def run(command, what):
         text = log.read()
     print()
     if code:
+        another = re.search(r"DO NOT MATCH THE HASHES.*\n +(\S+)", text)
+        if another:
+            fail("%s is another file than %s says; look where it came from (all of it: %s)" % (another[1], LOCK, LOG))
         if unreachable(text):
             fail("the package index cannot be reached; check the network, then `make setup` again")
         reason = (
@@ -106,7 +143,10 @@ def main():
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--backend", choices=sorted(OTHER_BACKENDS), default=default, help="default: " + default)
-    backend = parser.parse_args().backend
+    parser.add_argument(
+        "--only", nargs="+", metavar="EXTRA", help="these extras of pyproject.toml, and not the project itself"
+    )
+    options = parser.parse_args()
     if sys.version_info < OLDEST:
         fail(
             "Python %d.%d or newer is needed, this is %s; name one: make setup PYTHON=python3.12"
@@ -114,9 +154,14 @@ def main():
         )
     os.environ.setdefault("SYSTEM_VERSION_COMPAT", "0")  # or pip takes MLX's wheel for macOS 15 on 26: asv_plugin.py
     try:
-        if not is_ready(backend):
-            install(backend)
-        if not os.path.exists(os.path.expanduser("~/.asv-machine.json")):
+        if options.only:
+            kind, extras = "only " + " ".join(options.only), options.only
+        else:
+            kind = options.backend
+            extras = ["bench", "test", kind] + ["energy"] * (kind == "cuda13")
+        if not is_ready(kind):
+            install(kind, extras)
+        if not options.only and not os.path.exists(os.path.expanduser("~/.asv-machine.json")):
             run([venv_python(), "-m", "asv", "machine", "--yes"], "telling asv of this machine")
     except OSError as error:
         fail("%s: %s%s" % (error.filename or VENV, error.strerror, hint(str(error))))
@@ -126,21 +171,29 @@ def venv_python():
     return os.path.join(VENV, "bin", "python")
 
 
-def install(backend):
-    python = venv_python()
+def install(kind, extras):
+    python, wanted = venv_python(), os.path.join(VENV, "requirements.txt")
+    requirements = locked(listed(extras))
     os.makedirs(VENV, exist_ok=True)
     open(LOG, "w").close()
     make = [sys.executable, "-m", "venv", "--clear", VENV]
     if broken(python):
         run(make, "making %s" % VENV)
+    write(wanted, requirements)
     pip = [python, "-m", "pip", "--disable-pip-version-check"]
-    run([*pip, "uninstall", "-y", *OTHER_BACKENDS[backend]], "checking backends")
-    extras = ".[bench,test,%s%s]" % (backend, ",energy" if backend == "cuda13" else "")
-    run([*pip, "install", "-e", extras], "installing (about 30 s)")
-    partial = os.path.join(VENV, "ready.partial")
-    with open(partial, "w") as file:
-        file.write(stamp(backend))
-    os.replace(partial, os.path.join(VENV, "ready"))
+    whole = kind in OTHER_BACKENDS
+    if whole:
+        run([*pip, "uninstall", "-y", *OTHER_BACKENDS[kind]], "checking backends")
+    run([*pip, "install", "--require-hashes", "--only-binary", ":all:", "-r", wanted], "installing (about 30 s)")
+    if whole:  # what builds it is in the lock
+        run([*pip, "install", "--no-deps", "--no-build-isolation", "-e", "."], "installing this project")
+    write(os.path.join(VENV, "ready"), stamp(kind))
+
+
+def write(path, text):
+    with open(path + ".partial", "w") as file:
+        file.write(text)
+    os.replace(path + ".partial", path)
 
 
 def broken(python):

@@ -422,6 +422,7 @@ def test_python():
 def test_the_environment_is_made_and_current(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("pyproject.toml").write_text("requirements")
+    Path("requirements.lock").write_text("their versions")
     assert everywhere.environment().says == ".venv is not made"
     Path(".venv").mkdir()
     Path(".venv/ready").write_text(everywhere.setup.stamp("cpu"))

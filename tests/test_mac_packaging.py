@@ -14,6 +14,7 @@ import bashlex
 import pytest
 from asv import config, environment
 from ruamel.yaml import YAML
+from test_lock import installed
 
 import adamw
 from scripts import setup
@@ -22,6 +23,10 @@ ROOT = Path(__file__).parent.parent
 PACKAGES = tuple(tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["mypy"]["packages"])
 MACOS = ("14.0", "15.0", "26.0")
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
+WITH_ENERGY = PYTHONS[:-1]
+"""For which zeus-apple-silicon has wheels."""
+
+MAC = "aarch64-apple-darwin"
 PINS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
 (MLX,) = [line for line in PINS["bench"] if line.startswith("mlx==")]
 
@@ -33,24 +38,26 @@ def run(*command: object, **more: str) -> subprocess.CompletedProcess:
 
 
 class TestRequirements:
-    """Resolved for a Mac, from wheels alone: there is nothing that a Mac would have to compile."""
+    """The lock's part for a Mac is all wheels: there is nothing that a Mac would have to compile."""
 
     @pytest.mark.slow
     @pytest.mark.parametrize("python", PYTHONS)
     @pytest.mark.parametrize("macos", MACOS)
-    def test_they_can_all_be_had(self, macos, python, tmp_path):
-        found = resolved("pyproject.toml", macos, python)
+    def test_they_can_all_be_had(self, macos, python, tmp_path, monkeypatch):
+        monkeypatch.chdir(ROOT)
+        extras = ["bench", "test", "metal", *(["energy"] if python in WITH_ENERGY else [])]
+        found = installed(extras, tmp_path, MAC, python, MACOSX_DEPLOYMENT_TARGET=macos)
         assert {MLX, MLX.replace("mlx", "mlx-metal")} <= found
+        assert ("zeus-apple-silicon" in " ".join(found)) == (python in WITH_ENERGY)
         assert not [line for line in found if line.startswith(("mlx-cpu", "mlx-cuda"))]
         pinned = {line for lines in (PINS["bench"], PINS["metal"]) for line in lines if "==" in line}
         assert {line.replace("_", "-") for line in pinned} <= found
 
     @pytest.mark.slow
-    def test_what_has_no_wheel_for_a_mac_is_found(self, tmp_path):
-        wanted = tmp_path / "requirements.in"
-        wanted.write_text(MLX.replace("mlx", "mlx-cpu") + "\n")
+    def test_what_has_no_wheel_for_a_mac_is_found(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(ROOT)
         with pytest.raises(AssertionError, match=r"mlx-cpu.* no wheels with a matching platform tag"):
-            resolved(str(wanted), MACOS[0], PYTHONS[0])
+            installed(["cpu"], tmp_path, MAC, PYTHONS[0], MACOSX_DEPLOYMENT_TARGET=MACOS[0])
 
     @pytest.mark.parametrize("name", ["asv.conf.json", "asv.mlx.conf.json"])
     def test_asvs_environment_on_a_mac_has_no_other_backend(self, name, monkeypatch):
@@ -60,18 +67,6 @@ class TestRequirements:
         required = {key: pin for (kind, key), pin in one.items() if kind == "req"}
         assert not [key for key in required if key.startswith("mlx-")]
         assert required["numpy"] == "2.4.6"
-
-
-def resolved(wanted: str, macos: str, python: str) -> set[str]:
-    """The pins of what is `wanted` on a Mac with Apple silicon. Fails with what cannot be had."""
-    extras = ["--extra", "bench", "--extra", "test", "--extra", "metal"] if wanted.endswith(".toml") else []
-    done = run(
-        sys.executable, "-m", "uv", "pip", "compile", wanted, *extras, "--python-platform", "aarch64-apple-darwin",
-        "--python-version", python, "--only-binary", ":all:", "--no-header", "--no-annotate", "--quiet",
-        "--no-python-downloads", MACOSX_DEPLOYMENT_TARGET=macos,
-    )  # fmt: skip
-    assert done.returncode == 0, " ".join(done.stderr.split())
-    return set(done.stdout.split())
 
 
 class TestPythonsRelease:
@@ -91,8 +86,8 @@ class TestPythonsRelease:
         (tmp_path / ".asv-machine.json").write_text("{}")
         monkeypatch.setattr(sys, "argv", ["setup.py"])
         started: list[str] = []
-        monkeypatch.setattr(setup, "is_ready", lambda backend: False)
-        monkeypatch.setattr(setup, "install", lambda backend: started.append(os.environ["SYSTEM_VERSION_COMPAT"]))
+        monkeypatch.setattr(setup, "is_ready", lambda kind: False)
+        monkeypatch.setattr(setup, "install", lambda *_: started.append(os.environ["SYSTEM_VERSION_COMPAT"]))
         setup.main()
         assert started == ["0"]
 
@@ -193,7 +188,16 @@ SHIPPED = {
     "set": {"-e", "-u", "-o"},
     "test": {"-f", "-d", "-n", "-z"},
 }
-BROUGHT = {"git", "make", "python3", ".venv/bin/python", ".venv/bin/ruff", ".venv/bin/mypy", "$(PYTHON)"}
+BROUGHT = {
+    "git",
+    "make",
+    "python3",
+    ".venv/bin/python",
+    ".venv/bin/ruff",
+    ".venv/bin/mypy",
+    ".venv/bin/uv",
+    "$(PYTHON)",
+}
 """What the command line tools and `make setup` bring; their options are the same everywhere."""
 
 TOO_NEW = {
