@@ -127,46 +127,6 @@ def test_a_backend_brings_no_other(backend, others, monkeypatch):
     assert not [name for name in brought if name.startswith(others)]
 
 
-IMPORTED = """
-import importlib, importlib.metadata, re, sys
-command, *brought = sys.argv[1:]
-whose = {
-    module: {re.sub(r"[-_.]+", "-", name).lower() for name in found}
-    for module, found in importlib.metadata.packages_distributions().items()
-}
-
-class Absent:
-    def find_spec(name, path=None, target=None):
-        if not whose.get(name.partition(".")[0], {"adamw"}) & {"adamw", *brought}:
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-
-sys.meta_path.insert(0, Absent)
-importlib.import_module(command)
-print(*{name for module in sys.modules for name in whose.get(module.partition(".")[0], ())})
-"""
-
-
-def imported(command: str, extras: list[str]) -> subprocess.CompletedProcess[str]:
-    """The packages that a command imports where only what extras bring is installed."""
-    brought = names(setup.locked(setup.listed(extras)))
-    return subprocess.run([sys.executable, "-c", IMPORTED, command, *brought], capture_output=True, text=True)
-
-
-@pytest.mark.parametrize(("command", "extras"), [("scripts.share", ["share"]), ("scripts.issue", ["share", "issue"])])
-def test_a_job_with_a_token_installs_what_its_command_imports_and_no_more(command, extras, monkeypatch):
-    """If it fails, the command imports something new, or no longer: change its extra in pyproject.toml."""
-    monkeypatch.chdir(ROOT)
-    done = imported(command, extras)
-    assert done.returncode == 0, done.stderr
-    assert setup.listed(extras) <= set(done.stdout.split())
-
-
-def test_what_a_command_imports_and_its_extras_do_not_bring_is_found(monkeypatch):
-    monkeypatch.chdir(ROOT)
-    assert "No module named 'scipy'" in imported("scripts.issue", ["share"]).stderr
-    assert "No module named 'mlx'" in imported("mlx.core", ["share", "issue"]).stderr
-
-
 def installed(extras: list[str], folder: Path, platform: str, python: str, **more: str) -> set[str]:
     """The pins that set-up would install of extras on a machine of that kind. Fails with what cannot be had there."""
     wanted = folder / "requirements.txt"
