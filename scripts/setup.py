@@ -67,15 +67,19 @@ def is_ready(kind):
 
 
 def listed(extras):
-    """The names of what extras of pyproject.toml list, as the lock writes them."""
+    """The names of what extras of pyproject.toml list."""
     import tomllib  # not at the top: an older Python must come as far as to be told that it is too old
 
     every = tomllib.loads(read("pyproject.toml"))["project"]["optional-dependencies"]
     for extra in extras:
         if extra not in every:
             fail("no extra %r in pyproject.toml; there are: %s" % (extra, ", ".join(every)))
-    names = [re.split(r"[^\w.-]", requirement, maxsplit=1)[0] for extra in extras for requirement in every[extra]]
-    return {re.sub(r"[-_.]+", "-", name).lower() for name in names}
+    return names(requirement for extra in extras for requirement in every[extra])
+
+
+def names(requirements):
+    """The names of requirements, as the lock writes them."""
+    return {re.sub(r"[-_.]+", "-", re.split(r"[^\w.-]", one, maxsplit=1)[0]).lower() for one in requirements}
 
 
 def locked(wanted):
