@@ -91,7 +91,10 @@ def resolve(name: str) -> Side:
         )
     folder = scratch.folder() / commit
     if not folder.exists():
-        git.extract(commit, PATHS, folder)
+        partial = folder.with_suffix(".partial")
+        partial.mkdir(exist_ok=True)
+        git.extract(commit, PATHS, partial)
+        partial.rename(folder)  # what was interrupted is nobody's code
     if not (folder / "adamw").is_dir():
         raise command.UserError(f"{name}: commit {commit[:8]} has no adamw/; name a later one")
     mlx = pinned(folder if (folder / CONFIG).exists() else Path())

@@ -1,11 +1,12 @@
 """The sides of a comparison, and the cases that both have."""
 
+import os
 import sys
 from pathlib import Path
 
 import pytest
 
-from scripts import command, matching, sides
+from scripts import command, git, matching, scratch, sides
 
 
 class TestSides:
@@ -50,6 +51,46 @@ class TestSides:
         broken = made("broken", variants_a="def (")
         assert sides.code(broken, "a") != sides.code(old, "a")
         assert sides.code(old, "a") != sides.code(old, "b")
+
+
+class TestFolder:
+    """A commit's code is all of it, whatever a kill or an error has left."""
+
+    @pytest.fixture(autouse=True)
+    def nothing_there(self, at_root, monkeypatch, tmp_path):
+        monkeypatch.setattr(scratch, "ROOT", tmp_path)
+        monkeypatch.setattr(scratch.atexit, "register", lambda *_, **__: None)
+        monkeypatch.setattr(sides, "interpreter", lambda mlx: sys.executable)
+
+    def test_what_a_killed_process_of_the_same_number_left_is_not_run(self, tmp_path):
+        commit = git.find_commit("HEAD")
+        half = tmp_path / str(os.getpid()) / commit / "adamw" / "half.py"
+        half.parent.mkdir(parents=True)
+        half.write_text("import nothing")
+        side = sides.resolve("HEAD")
+        assert side.folder == half.parent.parent
+        assert not half.exists()
+        assert (side.folder / "adamw" / "__init__.py").exists()
+        assert sides.resolve("HEAD") == side
+
+    def test_what_could_not_be_removed_is_an_error(self, tmp_path, monkeypatch):
+        (tmp_path / str(os.getpid())).mkdir()
+        monkeypatch.setattr(scratch.shutil, "rmtree", lambda *_, **__: None)
+        with pytest.raises(FileExistsError):
+            scratch.folder()
+
+    def test_what_an_error_left_half_done_is_done_anew(self, monkeypatch):
+        real = git.extract
+
+        def half(commit: str, paths: list[str], folder: Path) -> None:
+            (folder / "adamw").mkdir(parents=True)
+            raise command.UserError("cut short")
+
+        monkeypatch.setattr(git, "extract", half)
+        with pytest.raises(command.UserError, match="cut short"):
+            sides.resolve("HEAD")
+        monkeypatch.setattr(git, "extract", real)
+        assert (sides.resolve("HEAD").folder / "adamw" / "__init__.py").exists()
 
 
 class TestMatches:
