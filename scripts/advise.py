@@ -16,7 +16,6 @@ import json
 import math
 import os
 import platform
-import signal
 import subprocess
 import sys
 import textwrap
@@ -146,8 +145,7 @@ def process(errors: Any) -> Iterator[subprocess.Popen]:
         try:
             yield worker
         finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(worker.pid, signal.SIGKILL)
+            command.kill(worker)
 
 
 def table(rows: list[Row], terms: Terms, chosen: Tried | None) -> Table:

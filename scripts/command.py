@@ -7,11 +7,12 @@ import os
 import re
 import signal
 import stat
+import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -101,6 +102,19 @@ def undisturbed() -> Iterator[None]:
     finally:
         for name, handler in zip(names, before, strict=True):
             signal.signal(name, handler)
+
+
+def kill(process: subprocess.Popen) -> None:
+    """End a process, its group, and all that they started, in whatever session that is; it is gone afterwards."""
+    started: list[psutil.Process] = []
+    with suppress(psutil.Error):
+        started = psutil.Process(process.pid).children(recursive=True)
+    with suppress(ProcessLookupError, PermissionError):  # the latter on macOS, of one that just ended
+        os.killpg(process.pid, signal.SIGKILL)
+    for one in started:
+        with suppress(psutil.Error):
+            one.kill()
+    process.wait()
 
 
 def console(stderr: bool = False, width: int | None = None, record: bool = False) -> Console:

@@ -8,7 +8,6 @@ import json
 import os
 import platform
 import re
-import signal
 import subprocess
 import sys
 import time
@@ -144,9 +143,7 @@ def ask(arguments: Iterable[str], threads: int) -> dict[str, Any]:
         except subprocess.TimeoutExpired:
             return {"failed": f"took longer than {LONGEST} s"}
         finally:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
+            command.kill(process)
     if answer:
         return json.loads(answer)
     last = asv_plugin.last_line(log.read_text(errors="replace"))

@@ -4,7 +4,6 @@ import contextlib
 import json
 import os
 import queue
-import signal
 import subprocess
 import threading
 from pathlib import Path
@@ -77,9 +76,7 @@ class Worker:
 
     def end(self) -> None:
         """End the process and the compilers it started, which would go on writing into a folder that is removed."""
-        with contextlib.suppress(ProcessLookupError, PermissionError):  # the latter on macOS, of one that just ended
-            os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
+        command.kill(self.process)
 
     def _last_words(self) -> str:
         last = asv_plugin.last_line(self.log.read_text(errors="replace"))

@@ -4,6 +4,9 @@ import itertools
 import json
 import os
 import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import psutil
@@ -12,7 +15,7 @@ from paired import SMALL
 
 from benchmarks.harness import sampling, turns
 from benchmarks.harness.host.linux import Linux
-from scripts import pairs, scratch, sides, workers
+from scripts import command, pairs, scratch, sides, workers
 from scripts.pairs import Contestant, Kind
 
 ROOT = Path(__file__).parent.parent
@@ -90,6 +93,47 @@ class TestProcesses:
             pairs.run([Contestant.of(side, name, 0), Contestant.of(dying, name, 1)])
         assert failed.value.reasons[0] == ""
         assert "its process died (exit code -6)" in failed.value.reasons[1]
+
+
+class TestEnded:
+    """Nothing that a process started outlives it, wherever it has put itself."""
+
+    ESCAPED = (
+        "import os, subprocess, sys, time\n"
+        "sleep = [sys.executable, '-c', 'import time; time.sleep(600)']\n"
+        "started = [subprocess.Popen(sleep), subprocess.Popen(sleep, start_new_session=True)]\n"
+        "print(*(one.pid for one in started), flush=True)\n"
+    )
+
+    def escaped(self, line: str) -> list[psutil.Process]:
+        return [psutil.Process(int(pid)) for pid in line.split()]
+
+    def gone(self, processes: list[psutil.Process]) -> bool:
+        _, alive = psutil.wait_procs(processes, timeout=20)
+        return all(one.status() == psutil.STATUS_ZOMBIE for one in alive)  # for whoever took it over to bury
+
+    def test_what_has_a_session_of_its_own_ends_with_the_process_that_started_it(self):
+        words = [sys.executable, "-c", f"{self.ESCAPED}time.sleep(600)"]
+        process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True, start_new_session=True)
+        assert process.stdout
+        with process.stdout:
+            started = self.escaped(process.stdout.readline())
+        command.kill(process)
+        assert process.returncode == -signal.SIGKILL
+        assert self.gone(started)
+        command.kill(process)  # of one that is gone as well
+
+    def test_a_worker_that_is_late_leaves_nothing(self, at_root):
+        side = sides.resolve(".")
+        program = Path(scratch.folder(), "escaping.py")
+        program.write_text(f"{self.ESCAPED}sys.stdin.readline()\nprint(1)\ntime.sleep(600)")
+        with workers.Worker(side, "escaping") as worker:  # found in the folder where workers run
+            started = self.escaped(worker._answers.get(timeout=60))
+            worker.tell("{}")
+            assert worker.answer(60) == 1
+            with pytest.raises(workers.Lost, match="took longer"):
+                worker.answer(0.1)
+            assert self.gone(started)
 
 
 class TestTurns:

@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -10,6 +9,8 @@ from contextlib import suppress
 from pathlib import Path
 from threading import Timer
 from typing import IO, Any, cast
+
+from scripts import command
 
 MODULE = "benchmarks.harness.gpu.process"
 NO_TIME = "no time was left"
@@ -69,14 +70,12 @@ class Part:
 
     def end(self) -> None:
         """End it and all it started, whatever it is doing."""
-        with suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
+        command.kill(self.process)
 
     def close(self) -> None:
         """End it if it still runs, and leave nothing open."""
         if self.process.poll() is None:
             self.end()
-            self.process.wait()
         for stream in (self.process.stdin, self.process.stdout):
             with suppress(BrokenPipeError):
                 cast(IO[str], stream).close()
