@@ -1,9 +1,7 @@
 """Put every variant beside PyTorch, optax and bitsandbytes: the same trees and precisions, a process each."""
 
 import argparse
-import csv
 import importlib.util
-import io
 import json
 import os
 import platform
@@ -28,7 +26,7 @@ from benchmarks.harness.ceiling import Ceiling
 from benchmarks.harness.files import write_whole
 from benchmarks.harness.peer_process import THREADS
 from benchmarks.harness.peers import PEERS
-from scripts import asv_plugin, command, scratch, table
+from scripts import asv_plugin, command, scratch, table, text
 
 WORKER = [sys.executable, "-m", "benchmarks.harness.peer_process"]
 ROOT = Path(__file__).parent.parent
@@ -282,11 +280,7 @@ def describe(rows: list[Row], allowed: dict[str, Any], threads: int) -> list[str
 
 def as_csv(rows: list[Row]) -> str:
     columns = list(dict.fromkeys(column for row in rows for column in row))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
+    return text.csv(columns, (map(row.get, columns) for row in rows))
 
 
 def thread_count(text: str) -> int:

