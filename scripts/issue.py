@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 from scripts import alerts, command, history
 from scripts.alerts import Known
 from scripts.report import news
+from scripts.text import code
 
 LABEL = "adamw-slower"
 MLX, MLX_REPOSITORY = "mlx", "ml-explore/mlx"
@@ -50,9 +51,6 @@ LARGEST = 65_000
 
 MOST, MOST_NAMES, MOST_FILES = 40, 3000, 5
 """Alerts that are told, alerts that are followed, unread files that are named."""
-
-LONGEST = 120
-"""Characters of a text from a file."""
 
 HEADINGS = [
     "alert",
@@ -314,12 +312,6 @@ def commit(name: str, repository: str) -> str:
     if not repository or not COMMIT.fullmatch(name):
         return code(name[:8])
     return f"[{code(name[:8])}](https://github.com/{repository}/commit/{name})"
-
-
-def code(text: str) -> str:
-    """`text` as code on one line: the only place where GitHub looks for no mentions, not even where @ is escaped."""
-    plain = command.one_line(text).replace("`", "'").replace("|", "/")[:LONGEST].strip()
-    return f"`{plain}`" if plain else ""
 
 
 def ours(repository: str) -> list[Issue]:

@@ -1,4 +1,4 @@
-"""Somebody's text as programs show it that take some text for more: a spreadsheet's cells."""
+"""Somebody's text as it is shown by what takes some text for more: Markdown on GitHub, and spreadsheets."""
 
 import re
 from collections.abc import Iterable
@@ -6,9 +6,18 @@ from numbers import Number
 
 from scripts import command
 
+LONGEST = 120
+"""Characters of a text as code."""
+
 FORMULA = re.compile('(^|;)(?=[\\s"]*[=+\\-@\uff1d\uff0b\uff0d\uff20])')
 """Where a spreadsheet would begin to calculate: in a cell, and after a semicolon, which separates cells in many
 languages, whatever is quoted: there, a quote amid a cell is a quote. What is beyond ASCII, Japan's take as well."""
+
+
+def code(said: object, longest: int = LONGEST) -> str:
+    """What is `said` as code on one line: the only place where GitHub looks for no mentions, however @ is escaped."""
+    plain = command.one_line(str(said)).replace("`", "'").replace("|", "/")[:longest].strip()
+    return f"`{plain}`" if plain else ""
 
 
 def csv(columns: Iterable[str], rows: Iterable[Iterable[object]]) -> str:

@@ -16,6 +16,7 @@ from browsers import CHROMIUM, Watched, served
 from ledgers import MACHINE, entry
 from playwright import sync_api as playwright
 from synthetic import COPY, KERNELS, SECONDS, History
+from test_text import outside
 
 from scripts import alerts, detect, ledger
 from scripts.report import publisher, releases, site
@@ -344,7 +345,9 @@ def test_the_keyboard_is_enough(watched, address):
     assert tab.url != before
 
 
-EVIL = "</script><script>window.hacked = 1</script><img src=x onerror='window.hacked = 2'>\"'`${alert(1)}"
+EVIL = (
+    "</script><script>window.hacked = 1</script><img src=x onerror='window.hacked = 2'>\"'`${alert(1)} @octocat #1 _x_"
+)
 LONG = EVIL + "\u202e\u0000\u200b漢字🦀" * 1500
 """Ten thousand characters of what somebody could put anywhere."""
 
@@ -405,8 +408,9 @@ def test_hostile_text_is_text(watched, hostile, page):
 
 def test_hostile_text_in_the_files_for_programs(hostile):
     summary = (hostile / "summary.md").read_text()
-    assert "<script>" not in summary
-    assert "<img" not in summary
+    assert "octocat" in summary
+    assert not set(outside(summary)) & set("@#<>_`\\")
+    assert not [word for word in ("octocat", "www", "hacked", "mac", "alert") if word in outside(summary)]
     told = [one.text for one in ET.parse(hostile / "alerts.xml").iter("{http://www.w3.org/2005/Atom}content")]
     assert told
     assert not [text for text in told if "<script" in text or "<img" in text]

@@ -200,9 +200,9 @@ def test_tables_are_the_same_as_csv_and_as_json(html):
 
 def test_the_summary_has_every_case_and_what_changed(html):
     text = (html / exports.SUMMARY).read_text()
-    assert text.count("\n| float32/") == 2 * 3
-    assert "- **confirmed** (mac-studio, " in text
-    assert "- FAILED split/float32/two_leaves: w is off by 0.1" in text
+    assert text.count("\n| `float32/") == 2 * 3
+    assert "- **confirmed** (`mac-studio`, " in text
+    assert "- FAILED `split/float32/two_leaves`: `w is off by 0.1, accepted is 4e-06`\n" in text
 
 
 def test_noise_is_what_was_put_in_whatever_steps_there_are():

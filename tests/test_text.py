@@ -1,4 +1,4 @@
-"""Somebody's text in a spreadsheet is text, whatever the spreadsheet takes for a separator."""
+"""Somebody's text is text, on GitHub and in a spreadsheet, whatever that takes for a separator."""
 
 import csv
 import re
@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as some
+from markdown_it import MarkdownIt
 
 from scripts import command, text
 
@@ -17,6 +18,44 @@ FORMULAS = [
     "=1+1", "+1", "-cmd", "@x", "\t=1", "\r=1", "\n=1", " =1", "\u200b =1", "\uff1d1", "a;=1+1", 'a;";=1', "a; =1",
     "a;b;+1", 'a;" =1', "a\n=1", '";=1', '=HYPERLINK("http://x.example/?"&A1,"ok")',
 ]  # fmt: skip
+
+
+def outside(markdown: str) -> str:
+    """What is not code in a text for GitHub, which has no HTML, image or link either."""
+    tokens = MarkdownIt("commonmark").enable("table").parse(markdown)
+    parts = [part for token in tokens for part in (token, *(token.children or []))]
+    assert not {part.type for part in parts} & {
+        "html_block",
+        "html_inline",
+        "image",
+        "link_open",
+        "code_block",
+        "fence",
+    }
+    return " ".join(part.content for part in parts if part.type == "text")
+
+
+MARKUP = [
+    "@octocat &#64;octocat \\@octocat", "#1 owner/adamw#1 GH-1", "www.evil.example https://evil.example a@evil.example",
+    "_x_ **x** ~~x~~ `x` ``x``", "1. x", "- x", "# x", "a | b \\| c \\", "one\r\ntwo\n\n# three\u2028- four", "[x](https://x)",
+    "![x](https://x)", "<img src=x> <!-- x -->", "`", "\\`", "``` x", "    x", "> x", "[^1]: x", ":tada: $x$ $`x`$",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("said", MARKUP)
+def test_nothing_that_is_said_is_markup(said):
+    for written in (f"{text.code(said)}", f"- {text.code(said)}: {text.code(said)}", f"## {text.code(said)}"):
+        assert outside(written).strip() in ("", ":")
+    row = outside(f"| a | b |\n|---|---|\n| {text.code(said)} | {text.code(said)} |")
+    assert row.split() == ["a", "b"]
+
+
+@given(some.text())
+def test_no_text_ends_its_code(said):
+    written = text.code(said)
+    assert outside(written) == ""
+    assert bool(written) == bool(command.one_line(said).strip())
+    assert len(written) <= text.LONGEST + 2
 
 
 def read(written: str, delimiter: str) -> list[list[str]]:

@@ -15,7 +15,7 @@ from asv.config import Config
 
 from benchmarks.harness import numbers
 from benchmarks.harness.files import write_whole
-from scripts import command, detect, history
+from scripts import command, detect, history, text
 from scripts.detect import Seen
 from scripts.history import Series
 from scripts.report import (
@@ -364,7 +364,7 @@ def write_pages(html: Path, shared: dict[str, Any], gathered: Gathered, tables: 
         }
         write_whole(html / f"{name}.html", environment.get_template(f"{name}.html").render(told))
     plain = jinja2.Environment(loader=jinja2.FileSystemLoader(TEMPLATES), trim_blocks=True, lstrip_blocks=True)
-    plain.filters["markdown"] = exports.markdown
+    plain.filters["code"] = text.code
     plain.filters["error"] = lambda error: numbers.in_words(error, ".0e")
     summary = plain.get_template("summary.md")
     told = [(one, describe(one), summed(one.cases), one.missing) for one in gathered.newest]
