@@ -573,6 +573,32 @@ def test_the_fastest_of_each_workload(watched, address):
     assert bold.count() == 3
 
 
+def test_names_that_every_object_has_are_names(watched, tmp_path):
+    """A machine, a metric and a unit of which JavaScript knows another meaning."""
+    made = History(tmp_path, 2)
+    sites.describe(made)
+    for night in range(2):
+        for machine in ("__proto__", "mac"):
+            values = {SECONDS: {f"eager/{sites.TREE}": 0.002}}
+            if machine == "mac":
+                values["constructor"] = {"name": 3.0}
+            made.add(night, values, machine, {"mlx": "1", "__proto__": "2"})
+    html = sites.built(made)
+    path = html / "data" / "history.js"
+    path.write_text(re.sub('"units": {', '"units": {"constructor": "constructor", ', path.read_text()))
+    with served(html) as address:
+        tab = watched.open(address, "history.html#machine=__proto__&machine=mac")
+        assert tab.locator("[data-checks=machine] input").evaluate_all("(all) => all.map((one) => one.value)") == [
+            "__proto__", "mac"
+        ]  # fmt: skip
+        assert [row[0] for row in rows(tab, "points")] == ["__proto__, eager"] * 2 + ["mac, eager"] * 2
+        assert all("__proto__ 2" in " ".join(row) for row in rows(tab, "points"))
+        tab = watched.open(address, "history.html#machine=__proto__&machine=mac&metric=constructor&workload=name")
+        assert tab.locator("#history h3").inner_text() == "constructor, name, constructor"
+        assert [float(row[1]) for row in rows(tab, "points")] == [3, 3]
+        watched.fine(address)
+
+
 def test_a_page_that_could_not_be_shown_recovers(watched, html, tmp_path):
     shutil.copytree(html, tmp_path / "site")
     missing = tmp_path / "site" / "data" / "newest.js"

@@ -166,7 +166,8 @@ def vega() -> str:
 def provide(folder: Path, name: str, data: Any) -> None:
     """Data as a script, which knows Infinity: a page that was opened from a file may load that and nothing else."""
     path = folder / f"{name}.js"
-    write_whole(path, f"report.provide({json.dumps(name)}, {json.dumps(command.present(data))});\n")
+    told = json.dumps(command.present(data)).replace('"__proto__":', '["__proto__"]:')  # no prototype, a name
+    write_whole(path, f"report.provide({json.dumps(name)}, {told});\n")
 
 
 def bounded(data: Any) -> Any:

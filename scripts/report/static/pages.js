@@ -6,6 +6,9 @@ const workloadOf = (row) => `${row.precision}/${row.tree}`;
 const SECONDS = "step.Step.track_seconds";
 const NOTHING = "Nothing to draw: this machine's newest results have none of these figures.";
 
+// What an object has by itself: a machine, a metric or a unit may be called like what every object has.
+const own = (data, ...keys) => keys.reduce((at, key) => (at && Object.hasOwn(at, key) ? at[key] : undefined), data);
+
 const UNITS = { seconds: { name: "ms", scale: 1e3 }, bytes: { name: "MB", scale: 1e-6 } };
 const NOISY = 0.05;
 
@@ -110,15 +113,15 @@ const pages = {
   async history() {
     const data = await load("history"), asked = report.state(), wrong = [];
     report.about(data);
-    const changed = data.changes.find((one) => data.series[one.machine]?.[one.metric]) ?? {};
+    const changed = data.changes.find((one) => own(data.series, one.machine, one.metric)) ?? {};
     const names = Object.keys(data.series);
     const machines = tick("machine", names, [changed.machine ?? names[0]].filter(Boolean));
     const of = (key) => [...new Set(machines.flatMap(key))];
-    const metrics = of((name) => Object.keys(data.series[name] ?? {}));
+    const metrics = of((name) => Object.keys(own(data.series, name) ?? {}));
     const usual = [changed.metric, SECONDS].find((name) => metrics.includes(name))
       ?? metrics.find((name) => !name.startsWith("controls.")) ?? metrics[0];
     const metric = choose("metric", metrics, usual);
-    const workloads = of((name) => Object.keys(data.series[name]?.[metric] ?? {}));
+    const workloads = of((name) => Object.keys(own(data.series, name, metric) ?? {}));
     const there = workloads.find((name) => (changed.case ?? "").endsWith(`/${name}`) || changed.case === name);
     const workload = choose("workload", workloads, metric === changed.metric && there ? there : workloads[0]);
     for (const [key, has] of [["metric", metric], ["workload", workload]]) {
@@ -126,7 +129,7 @@ const pages = {
       if (wanted && wanted !== has) wrong.push(`There is no ${key} ${wanted} here: ${has ?? "nothing"} is shown. `
         + "What was measured with another version of a benchmark is in no series.");
     }
-    const found = machines.map((name) => [name, data.series[name]?.[metric]?.[workload]]).filter(([, one]) => one);
+    const found = machines.map((name) => [name, own(data.series, name, metric, workload)]).filter(([, one]) => one);
     const variants = tick("variant", [...new Set(found.flatMap(([, one]) => one.variants))].sort());
     const axis = report.choose("axis", ["commit", "date"]);
     const place = (key, fallback) => {
@@ -140,7 +143,7 @@ const pages = {
     const series = (await Promise.all(found.map(async ([name, one]) =>
       (await load(`series/${one.piece}`)).map((told) => ({ ...told, machine: name }))))).flat();
     const shown = series.filter((one) => variants.includes(one.variant));
-    const unit = UNITS[data.units[metric]] ?? { name: data.units[metric] ?? "", scale: 1 };
+    const known = own(data.units, metric) ?? "", unit = own(UNITS, known) ?? { name: known, scale: 1 };
     const rows = shown.flatMap((one) => points(one, data, found.length > 1, unit.scale))
       .filter((row) => inRange(row.position));
     const changes = data.changes.filter((one) => one.metric === metric && inRange(one.position)
