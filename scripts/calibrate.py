@@ -8,7 +8,6 @@ by pyperf's as well, which measure one side after the other.
 
 import argparse
 import contextlib
-import json
 import math
 import os
 import statistics
@@ -17,8 +16,9 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
+import msgspec
 from asv.commands.compare import _is_result_better
 from asv_runner.statistics import compute_stats
 from rich.console import Console
@@ -27,8 +27,8 @@ from rich.table import Table
 from scipy import stats
 
 from benchmarks.harness import machine
-from benchmarks.harness.files import write_whole
-from scripts import command, git, machines, pairs, rows, sides, verdict, workers
+from scripts import command, git, lines, machines, pairs, rows, sides, verdict, workers
+from scripts.lines import Count, Entry, Size, Text
 from scripts.pairs import Contestant, Kind, Pair, Session
 from scripts.timing import Limits, Outcome
 
@@ -297,7 +297,7 @@ def main(arguments: list[str] | None = None) -> int:
     console.print(table(found))
     for line in description(entry):
         console.print(line, markup=False, highlight=False)
-    save(path, entry)
+    lines.add(path, command.present(entry))
     console.print(f"saved: {path}", markup=False, highlight=False)
     return 0
 
@@ -312,7 +312,7 @@ def collected(contestants: Sequence[Contestant], seconds: float, console: Consol
         return collect(contestants, seconds, lambda spent: progress.update(task, completed=spent))
 
 
-def description(entry: dict[str, Any]) -> list[str]:
+def description(entry: Entry) -> list[str]:
     """What was measured on what, and how to read the table, in lines."""
     return [
         "",
@@ -325,10 +325,42 @@ def description(entry: dict[str, Any]) -> list[str]:
     ]
 
 
-def save(path: Path, entry: dict[str, Any]) -> None:
-    """Add `entry` to the calibrations in `path`."""
-    known = path.read_text() if path.exists() else ""
-    write_whole(path, known + json.dumps(command.finite(entry)) + "\n")
+class Reports(msgspec.Struct):
+    """Comparisons that asv calls a regression at the first of ASV_FACTORS."""
+
+    first: Count = msgspec.field(name=str(ASV_FACTORS[0]))
+
+
+class Verdicts(msgspec.Struct):
+    slower: Count
+    faster: Count
+
+
+class Rates(msgspec.Struct):
+    """What a calibration says of one slowdown: of a Found what others read."""
+
+    slowdown: Annotated[float, msgspec.Meta(gt=-1, le=1000)]
+    comparisons: Size
+    separate: Count
+    verdicts: Verdicts
+    asv: Reports
+    pyperf: Count
+
+
+class Calibration(msgspec.Struct):
+    """What a line must say to be read; the first ones did not name their commit."""
+
+    case: Text
+    date: Text
+    description: Text
+    hog: bool
+    found: list[Rates]
+    commit: Text = ""
+
+
+def read(path: Path) -> tuple[list[tuple[str, Calibration]], list[str]]:
+    """The calibrations in `path`, each with its place, the oldest first, and what is none, in lines."""
+    return lines.read(path, lambda place, entry: (place, msgspec.convert(entry, Calibration)))
 
 
 if __name__ == "__main__":

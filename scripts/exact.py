@@ -66,8 +66,9 @@ def change(match: Match, base: Counted | None, head: Counted | None) -> Change |
 
 def differs(figure: Figure, base: Counters, head: Counters) -> bool:
     old, new = getattr(base, figure.name), getattr(head, figure.name)
-    if figure.sized and (base.primitives is None) != (head.primitives is None):
-        return None not in (base.modelled_bytes, head.modelled_bytes) and old != new  # else one MLX guesses sizes
+    guessed = figure.sized and (base.primitives is None) != (head.primitives is None)
+    if guessed and None in (base.modelled_bytes, head.modelled_bytes):  # one MLX guesses sizes
+        return False
     return None not in (old, new) and old != new
 
 

@@ -26,6 +26,7 @@ from scripts import (
     counting,
     exact,
     ledger,
+    lines,
     machines,
     measuring,
     rows,
@@ -98,8 +99,9 @@ def main(arguments: list[str] | None = None) -> int:
         problems += measure_all(wanted, path, options.rounds, console)
         if options.confirm:
             problems += compare_all(wanted, path, options.confirm, console)
-    told(history.read(path, history.taken()), wanted, console)
-    for line in problems:
+    known = history.read(path, history.taken())
+    told(known, wanted, console)
+    for line in [*lines.few(known.problems), *problems]:
         console.print(line, markup=False, highlight=False)
     return int(bool(problems))
 

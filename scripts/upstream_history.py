@@ -16,17 +16,28 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import msgspec
 from packaging.version import Version
 
 from benchmarks.harness import cases, numbers, resume
 from benchmarks.harness.counters import Counters
-from benchmarks.harness.files import append_line
-from benchmarks.harness.measurement import Measurement
-from scripts import exact, ledger, upstream, verdict
+from scripts import exact, lines, upstream, verdict
 from scripts.exact import Change
-from scripts.history import MALFORMED
-from scripts.ledger import Entry
+from scripts.lines import Entry
 from scripts.matching import Match
+from scripts.upstream_lines import (
+    ELSEWHERE,
+    KINDS,
+    About,
+    Absent,
+    Compared,
+    Counted,
+    Failed,
+    LongRun,
+    Machine,
+    Measured,
+    counters,
+)
 
 FILE = "releases.jsonl"
 
@@ -41,6 +52,7 @@ class Known(NamedTuple):
     compared  the newest entry for every pair of releases and case
     absent    why a release could not be measured
     failed    cases that could not be counted, by release
+    problems  what could not be read, in lines
     """
 
     releases: list[str]
@@ -51,6 +63,7 @@ class Known(NamedTuple):
     compared: dict[tuple[str, str, str], Entry]
     absent: dict[str, str]
     failed: dict[str, set[str]]
+    problems: list[str]
 
 
 def taken() -> str:
@@ -60,26 +73,24 @@ def taken() -> str:
 
 def add(path: Path, release: str, entries: Sequence[Entry]) -> None:
     """Add what was measured of a release, in one piece."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     about = {"release": release, "taken": taken()}
-    if entries:
-        append_line(path, "\n".join(numbers.line(about | entry) for entry in entries))
+    lines.add(path, *(about | entry for entry in entries))
 
 
 def read(path: Path, by: str | None = None) -> Known:
     """What was taken `by` one suite, adamw, backend and Python, the newest in `path` if None.
 
-    A line that is none of ours is passed over.
+    A line that is none of ours is passed over, and named among the problems.
     """
-    known = Known([], {}, {}, {}, {}, {}, {}, {})
-    entries = ledger.read(path)
-    wanted = by or next((entry["taken"] for entry in reversed(entries) if "taken" in entry), None)
-    for entry in entries:
+    told, problems = lines.read(path, lambda place, entry: (place, entry, msgspec.convert(entry, About)))
+    known = Known([], {}, {}, {}, {}, {}, {}, {}, problems)
+    wanted = by or next((about.taken for _, _, about in reversed(told)), None)
+    for place, entry, about in told:
         try:
-            if entry["taken"] == wanted:
-                take(known, str(Version(str(entry["release"]))), entry)
-        except MALFORMED:
-            continue
+            if about.taken == wanted and about.what not in ELSEWHERE:
+                take(known, str(Version(about.release)), numbers.heard(entry))
+        except lines.ODD as error:
+            problems.append(lines.odd(place, error))
     known.releases.extend(sorted({*known.counters, *known.measured}, key=Version))
     for release in known.releases:
         known.absent.pop(release, None)  # it could be had after all
@@ -87,41 +98,30 @@ def read(path: Path, by: str | None = None) -> Known:
 
 
 def take(known: Known, release: str, entry: Entry) -> None:
-    """Put an entry where it belongs. Raises one of MALFORMED, and then has put it nowhere."""
-    match entry["what"]:
-        case "case":
-            name, measured = str(entry["case"]), Measurement.from_dict(entry["measurement"])
-            figures = [measured.memory.peak, entry["resident_bytes"], *measured.step.seconds]
-            if not all(map(math.isfinite, figures)) or not measured.step.seconds or not measured.error >= 0:
-                raise ValueError(f"{name}: a figure is none")
+    """Put an entry where it belongs. Raises one of lines.ODD, and then has put it nowhere."""
+    match msgspec.convert(entry, KINDS):
+        case Measured(name, _, measured):
             count(known, release, name, measured.work)
             known.measured.setdefault(release, {}).setdefault(name, []).append(entry)
-        case "counted":
-            count(known, release, str(entry["case"]), Counters(**entry["work"]))
-        case "accuracy":
-            known.long_run.setdefault(release, {})[str(entry["case"])] = overflowed(entry["accuracy"]["after_2000"])
-        case "machine":
+        case Counted(name, work):
+            count(known, release, name, work)
+        case LongRun(name, accuracy):
+            error = accuracy.after_2000
+            known.long_run.setdefault(release, {})[name] = math.inf if error is None else error
+        case Machine():
             known.machine[release] = entry
-        case "compared":
-            figures = [] if entry["ratio"] is None else [entry[name] for name in ("ratio", "low", "high", "pairs")]
-            texts = [entry["verdict"], entry["why"]]
-            if not all(map(math.isfinite, figures)) or not all(isinstance(text, str) for text in texts):
-                raise ValueError("a figure is none")
-            known.compared[str(entry["base"]), release, str(entry["case"])] = entry
-        case "failure":
-            known.failed.setdefault(release, set()).add(str(entry["case"]))
-        case "absent":
-            known.absent[release] = str(entry["why"])
+        case Compared(base, name):
+            known.compared[str(Version(base)), release, name] = entry
+        case Failed(name):
+            known.failed.setdefault(release, set()).add(name)
+        case Absent(why):
+            known.absent[release] = why
 
 
-def overflowed(error: float | None) -> float:
-    """The error of a long run; infinite where an older line has null in its place."""
-    return math.inf if error is None else float(error)
-
-
-def count(known: Known, release: str, name: str, work: Counters) -> None:
+def count(known: Known, release: str, name: str, work: Entry) -> None:
+    told = counters(work)
     cases.case(*name.split("/", 1))  # of the cases that there are
-    known.counters.setdefault(release, {})[name] = work
+    known.counters.setdefault(release, {})[name] = told
     known.failed.get(release, set()).discard(name)
 
 

@@ -91,7 +91,12 @@ class TestKept:
         with kept.open("a") as file:
             by = {"taken": upstream_history.taken()}
             file.write("".join(json.dumps(by | line) + "\n" for line in lines) + '[]\n{"what": "counted", "relea')
-        assert upstream_history.read(kept) == whole
+        known = upstream_history.read(kept)
+        assert known._replace(problems=[]) == whole
+        last = kept.read_text().count("\n") + 1  # without its end
+        assert {line.partition(": ")[0] for line in known.problems} == {
+            f"{kept}:{last - number}" for number in range(len(lines) + 2)
+        }
         upstream_history.add(kept, "0.33.0", [{"what": "counted", "case": EAGER, "work": made_up.work()}])
         assert upstream_history.read(kept).releases[-1] == "0.33.0"  # after a line that a kill cut short
 
@@ -134,6 +139,7 @@ def test_kernels_are_not_compared_where_only_one_mlx_tells_the_sizes():
     assert "2.5 kernels a leaf, was 2" in told(guessed, known._replace(primitives=None))
     assert "2.5 kernels a leaf, was 2" in told(guessed._replace(modelled_bytes=100), known)
     assert "2.5 kernels a leaf, was 2" in told(guessed._replace(primitives=20), known)
+    assert "temporaries" not in told(guessed._replace(modelled_bytes=100, temporaries=None), known)
 
 
 def test_a_row_of_words_has_the_verdict_of_its_words():

@@ -5,7 +5,7 @@ import tomllib
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from scripts import exact, machines
+from scripts import exact, lines, machines
 from scripts import upstream_history as known_of
 from scripts.ledger import Entry
 from scripts.upstream_history import Known as History
@@ -61,9 +61,13 @@ def gather(results: Path) -> list[dict[str, Any]]:
 
 
 def left_out(results: Path) -> list[str]:
-    """Whose releases are not shown, and why, in lines."""
-    refused = [path.parent.name for path in files(results) if machines.why_not(path.parent.name)]
-    return [f"{folder(results)}: {machines.refusal(name)}" for name in refused]
+    """Whose releases are not shown, or not all, and why, in lines."""
+    told = []
+    for path in files(results):
+        name = path.parent.name
+        refused = [f"{folder(results)}: {machines.refusal(name)}"] if machines.why_not(name) else []
+        told += refused or lines.few(known_of.read(path).problems)
+    return told
 
 
 def files(results: Path) -> list[Path]:

@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.harness.ledger import LONGEST_LINE
-from scripts import calibrate, command, history, verdict
+from scripts import calibrate, command, history, lines
+from scripts.calibrate import Calibration
 from scripts.history import MALFORMED, History, Series
 from scripts.search import CONTROLS
 
@@ -27,44 +28,34 @@ def calibrations(results: Path, machines: Iterable[str]) -> tuple[list[dict[str,
     rows: list[dict[str, Any]] = []
     problems = []
     for machine in machines:
-        path = results / machine / calibrate.FILE
-        try:
-            lines = path.read_text(errors="replace").splitlines()
-        except FileNotFoundError:
-            continue
-        except OSError as error:
-            problems.append(f"{path}: {error.strerror}")
-            continue
-        for number, line in enumerate(lines, 1):
-            try:
-                rows += calibration(machine, json.loads(line), f"{path}:{number}")
-            except MALFORMED:
-                problems.append(f"{path}:{number}: no calibration; it is passed over")
+        known, wrong = calibrate.read(results / machine / calibrate.FILE)
+        rows += [row for place, one in known for row in calibration(machine, one, place)]
+        problems += lines.few(wrong)
     return rows, problems
 
 
-def calibration(machine: str, told: dict[str, Any], place: str) -> list[dict[str, Any]]:
-    """A row a slowdown of one calibration. Raises one of MALFORMED."""
+def calibration(machine: str, told: Calibration, place: str) -> list[dict[str, Any]]:
+    """A row a slowdown of one calibration."""
     about = {
         "machine": machine,
-        "date": command.one_line(told["date"]),
-        "commit": command.one_line(told["commit"]),
-        "case": command.one_line(told["case"]),
-        "on": command.one_line(told["description"]) + ("; a core kept busy on purpose" if told["hog"] else ""),
+        "date": told.date,
+        "commit": told.commit,
+        "case": told.case,
+        "on": told.description + ("; a core kept busy on purpose" if told.hog else ""),
         "file": place,
     }
     return [
         about
         | {
-            "slowdown": float(np.expm1(one["slowdown"])),
-            "comparisons": int(one["comparisons"]),
-            "separate": int(one["separate"]),
-            "found": one["verdicts"][verdict.SLOWER] / one["comparisons"],
-            "called_faster": one["verdicts"][verdict.FASTER] / one["comparisons"],
-            "asv_found": one["asv"][str(calibrate.ASV_FACTORS[0])] / one["comparisons"],
-            "pyperf_found": one["pyperf"] / one["comparisons"],
+            "slowdown": float(np.expm1(one.slowdown)),
+            "comparisons": one.comparisons,
+            "separate": one.separate,
+            "found": one.verdicts.slower / one.comparisons,
+            "called_faster": one.verdicts.faster / one.comparisons,
+            "asv_found": one.asv.first / one.comparisons,
+            "pyperf_found": one.pyperf / one.comparisons,
         }
-        for one in told["found"]
+        for one in told.found
     ]
 
 
