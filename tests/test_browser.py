@@ -247,7 +247,7 @@ def test_trust_shows_the_calibration_the_noise_and_the_environment(watched, addr
     assert [row[1:3] for row in rows(tab, "calibrations")] == [
         ["0.0 %", "1.0 %"],
         ["2.0 %", "40.0 %"],
-        ["5.1 %", "97.0 %"],
+        ["5.0 %", "97.0 %"],
     ]
     assert len(rows(tab, "noises")) == len(sites.CASES) + 2
     assert any(row[:3] == ["mlx", "0.32.4", "0.31.0"] for row in rows(tab, "environments"))

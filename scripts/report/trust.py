@@ -47,7 +47,7 @@ def calibration(machine: str, told: Calibration, place: str) -> list[dict[str, A
     return [
         about
         | {
-            "slowdown": float(np.expm1(one.slowdown)),
+            "slowdown": one.slowdown,
             "comparisons": one.comparisons,
             "separate": one.separate,
             "found": one.verdicts.slower / one.comparisons,
