@@ -1,6 +1,7 @@
 """How asv uses git: in whose environment, where its mirror of a repository elsewhere is, what it says of errors.
 
-asv's own place is a folder named after the project in the current one, and what git says ends asv with a traceback.
+asv's own place is a folder named after the project in the current one, and what git says ends asv with a traceback. Its
+own mirror has all refs: on GitHub what any stranger asks to be merged, which must not be among what can be measured.
 """
 
 import re
@@ -13,11 +14,17 @@ from asv import util
 from asv.console import log
 from asv.plugins.git import Git
 
-from scripts import git, git_environment, lanes, scratch
+from scripts import command, git, git_environment, lanes, scratch
 
 MIRRORS = Path(".asv")
 PROMISOR = "whole"
 """What the remote is called, in a checkout, from which it gets what a partial clone lacks."""
+
+KEPT = ("refs/heads/", "refs/tags/")
+"""What a mirror has of a repository."""
+
+FETCHED = "remote.origin.fetch"
+REFS = ("for-each-ref", "--format=%(refname)")
 
 BRANCH = re.compile(r"\w(?!.*\.\.)[\w./+-]*")
 """What may be a branch's name; a range is none."""
@@ -31,12 +38,14 @@ original_get_hashes_from_range = Git.get_hashes_from_range
 
 
 def init(self: Git, url: str, mirror_path: str) -> None:
-    """asv's own `__init__`, but a mirror is there whole or not at all, and is one of `url`."""
+    """asv's own `__init__`, but a mirror is there whole or not at all, of `url`, and of its branches and tags only."""
     mirror = MIRRORS / f"{Path(mirror_path).name}.git"
     if Git.is_local_repo(url) or mirror.exists():
         original_init(self, url, str(mirror))
-        if self._path == str(mirror.absolute()) and (of := origin(mirror)) != url:
-            raise util.UserError(f"{mirror} is a mirror of {of}, not of {url}; remove it")
+        if self._path == str(mirror.absolute()):
+            if (of := origin(mirror)) != url:
+                raise util.UserError(f"{mirror} is a mirror of {of}, not of {url}; remove it")
+            narrow(mirror)
         return
     MIRRORS.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=scratch.folder()) as folder:
@@ -46,6 +55,7 @@ def init(self: Git, url: str, mirror_path: str) -> None:
             hint = f"; check the network, or name a clone as `repo` in {lanes.MLX}"
             offline = git.NO_NETWORK.search(str(error.stderr or error.stdout))
             raise util.UserError(f"cannot clone {url}: {reason(error)}{hint if offline else ''}") from error
+        narrow(Path(folder, "mirror"))
         Path(folder, "mirror").rename(mirror)
     self._path = str(mirror.absolute())
 
@@ -55,6 +65,31 @@ def origin(mirror: Path) -> str:
     return git.start("config", "--get", "remote.origin.url", where=mirror).stdout.decode(errors="replace").strip()
 
 
+def narrow(mirror: Path) -> None:
+    """Leave a mirror nothing but branches and tags, now and when it fetches. Raises util.UserError."""
+    wanted = [f"+{kept}*:{kept}*" for kept in KEPT]
+    try:
+        if git.start("config", "--local", "--get-all", FETCHED, where=mirror).stdout.decode().split() == wanted:
+            return
+        forget([ref for ref in git.output(*REFS, where=mirror).split() if not ref.startswith(KEPT)], mirror)
+        git.output("config", "--replace-all", FETCHED, wanted[0], where=mirror)
+        git.output("config", "--add", FETCHED, wanted[1], where=mirror)
+    except command.UserError as error:
+        raise util.UserError(str(error)) from error
+
+
+def forget(refs: list[str], mirror: Path) -> None:
+    """Remove `refs` from a mirror, and what nothing else leads to. Raises command.UserError."""
+    if not refs:
+        return
+    asked = "".join(f"delete {ref}\n" for ref in refs)
+    told = git.start("update-ref", "--no-deref", "--stdin", where=mirror, given=asked.encode())
+    if told.returncode:
+        raise command.UserError(f"{mirror}: {git.reason(told.stderr.decode(errors='replace'))}; remove it")
+    (mirror / "FETCH_HEAD").unlink(missing_ok=True)
+    git.start("gc", "--quiet", "--prune=now", where=mirror)
+
+
 def run_git(self: Git, args: list[str], cwd: Any = True, **kwargs: Any) -> Any:
     """asv's own `_run_git`, in our environment; an error is one line, and where it is known it says the next step.
 
@@ -62,6 +97,7 @@ def run_git(self: Git, args: list[str], cwd: Any = True, **kwargs: Any) -> Any:
     from where it came from.
     """
     elsewhere = promisor_settings(self._path) if args[0] in ("clone", "checkout") else {}
+    args = ["clone", "--bare", *args[2:]] if args[:2] == ["clone", "--mirror"] else args
     told = kwargs.pop("display_error", True)
     try:
         kwargs |= {"env": git_environment.environment(elsewhere), "display_error": False}

@@ -18,10 +18,11 @@ from asv.plugins.git import Git
 from upstreams import Upstream
 
 from benchmarks.harness import host
-from scripts import asv_git, asv_mlx, command, history, lanes, sides, upstream
+from scripts import asv_git, asv_mlx, command, git, history, lanes, sides, upstream
 from scripts.nightly import plan
 
 ROOT = Path(__file__).parent.parent
+TAGS = ("v0.25.2", "v0.26.5", "v0.31.2", "v0.32.0", "v0.33.0rc1", "nightly")
 
 
 @pytest.fixture
@@ -336,6 +337,45 @@ class TestMirror:
         repo = Git(address, "mlx")
         repo.pull()
         assert upstream.of_commit(repo._path, newest) == "0.32.1"
+
+    @pytest.mark.parametrize("older", [False, True])
+    def test_what_strangers_ask_to_be_merged_is_not_in_it(self, clone, tmp_path, monkeypatch, older):
+        """GitHub has every pull request in a ref of its own; asv's own mirror, which an older one is, has them all."""
+        monkeypatch.chdir(tmp_path)
+        address, forgotten, forget = f"file://{clone.path}", [], asv_git.forget
+        monkeypatch.setattr(asv_git, "forget", lambda refs, at: (forgotten.extend(refs), forget(refs, at)))
+
+        def ask(number: int) -> str:
+            clone.git("checkout", "-q", "--detach")
+            asked = clone.commit(f"stranger {number}")
+            clone.git("update-ref", f"refs/pull/{number}/head", asked)
+            clone.git("update-ref", f"refs/replace/{clone.git('rev-parse', 'v0.31.2')}", asked)
+            clone.git("checkout", "-q", "main")
+            return asked
+
+        strangers = [ask(1)]
+        mirror = tmp_path / ".asv" / "mlx.git"
+        if older:
+            clone.git("clone", "-q", "--mirror", address, str(mirror))
+            subprocess.run(["git", "fetch", "-q", "origin"], cwd=mirror, check=True)
+            assert git.find_commit("refs/pull/1/head", mirror) == strangers[0]
+        wanted = {f"refs/heads/{name}" for name in ("main", "patches")} | {f"refs/tags/{tag}" for tag in TAGS}
+        clone.git("branch", "patches", "v0.31.2")
+        for fetches in (False, True):
+            repo = Git(address, "mlx")
+            if fetches:
+                strangers.append(ask(2))
+                newest = clone.commit("new", "v0.32.1")
+                wanted.add("refs/tags/v0.32.1")
+                repo.pull()
+                assert git.find_commit("main", mirror) == newest
+            refs = git.output("for-each-ref", "--format=%(refname)", where=mirror).split()
+            assert set(refs) == (wanted if fetches or not older else wanted - {"refs/heads/patches"})
+            for name in (*strangers, "refs/pull/1/head", "pull/1/head", "refs/pull/2/head"):
+                assert git.find_commit(name, mirror) is None
+            reachable = git.output("rev-list", "--all", where=mirror).split()
+            assert not set(strangers) & set(reachable)
+        assert bool(forgotten) == older  # nobody brings them, to throw them away
 
     def test_another_repository_is_another_mirror(self, clone, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
