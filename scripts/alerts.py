@@ -1,7 +1,8 @@
 """What became of every alert: a line an event in results/MACHINE/alerts.jsonl, only ever added to.
 
 Git joins two machines' or two nights' lines without a conflict (merge=union in .gitattributes), and the state is what
-the events say together, whatever their order in the file.
+the events say together, whatever their order in the file. Every event has an id, and counts once however often its line
+is there. It is later than all that whoever wrote it had seen: clocks only order what two did without each other.
 """
 
 import hashlib
@@ -9,20 +10,30 @@ import itertools
 import json
 import math
 import re
+import secrets
 import sys
-from collections.abc import Container, Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import Container, Iterable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar
+
+import msgspec
 
 from scripts import command
 from scripts.search import Alert, Suspicion
 
 FILE = "alerts.jsonl"
 LARGEST_FILE = 64 * 2**20
+MOST_SERIES = 2**14
+"""Of an event; a whole suite has a tenth of that."""
+MOST_PROBLEMS = 20
+"""Lines that are no events and are named one by one; the rest is counted."""
 
 SUSPECTED, CONFIRMED, REFUTED, UNDECIDED = "suspected", "confirmed", "refuted", "undecided"
 ACKNOWLEDGED, CLOSED = "acknowledged", "closed"
+MEASURED = (CONFIRMED, REFUTED, UNDECIDED)
+"""The events of an alert that was measured again."""
+
 STATES = (SUSPECTED, UNDECIDED, CONFIRMED, REFUTED, ACKNOWLEDGED, CLOSED)
 OPEN = (SUSPECTED, UNDECIDED, CONFIRMED)
 """Those that still want something; the others are quiet."""
@@ -38,8 +49,10 @@ SEARCHED = "searched"
 
 DIGITS = 8
 NAME = re.compile(f"[0-9a-f]{{{DIGITS}}}")
-COMMIT = re.compile("[0-9a-f]{40,64}")
-NEWEST = re.compile(rb'"when": "(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00)"')
+
+TICK = timedelta(microseconds=1)
+LATEST = datetime(9999, 1, 1, tzinfo=UTC)
+"""No event is from then, whatever a clock said: there is always room for a later one."""
 
 Key = tuple[str, str, str]
 
@@ -52,6 +65,8 @@ class Known(NamedTuple):
     reason     what was said of it last
     culprit    what came of looking for its commit
     rate       of a drift, how far it goes in 100 commits, as a share; None of a step
+    tried      how many times it was measured again
+    since      when that was last, or when it began
     """
 
     name: str
@@ -64,6 +79,8 @@ class Known(NamedTuple):
     reason: str = ""
     culprit: str = ""
     rate: float | None = None
+    tried: int = 0
+    since: datetime = datetime.min.replace(tzinfo=UTC)
 
     def knows(self, one: Suspicion, positions: Mapping[str, int]) -> bool:
         """Whether this is about the step `one`: in the same series, at a commit that both may mean.
@@ -149,94 +166,158 @@ def grown(name: str, members: Sequence[Suspicion]) -> dict[str, Any]:
     }
 
 
+class Event(msgspec.Struct, frozen=True, kw_only=True):
+    """What a line says at least. Lines of older versions have no id."""
+
+    when: Annotated[datetime, msgspec.Meta(tz=True)]
+    alert: Annotated[str, msgspec.Meta(pattern=rf"\A{NAME.pattern}\Z")]
+    event: str
+    id: Annotated[str, msgspec.Meta(max_length=64)] = ""
+    reason: str = ""
+
+    def __post_init__(self) -> None:
+        if self.when >= LATEST:
+            raise ValueError("it is of no time")
+
+
+Level = Annotated[float, msgspec.Meta(ge=-sys.float_info.max)] | Literal["Infinity"]
+Commit = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{40,64}\Z")]
+
+
+class Grown(Event, frozen=True, kw_only=True):
+    """It names series: of each the environment, the metric, the case, and the levels before and after the step."""
+
+    series: Annotated[list[tuple[str, str, str, Level, Level]], msgspec.Meta(min_length=1, max_length=MOST_SERIES)]
+
+    @property
+    def levels(self) -> dict[Key, tuple[float, float]]:
+        return {
+            (command.one_line(environment), command.one_line(metric), command.one_line(case)): (float(old), float(new))
+            for environment, metric, case, old, new in self.series
+        }
+
+
+class Begun(Grown, frozen=True, kw_only=True):
+    """A step or a drift: in which direction, and between which commits."""
+
+    worse: bool
+    good: Commit
+    bad: Commit
+    rate: Annotated[float, msgspec.Meta(gt=-1, le=sys.float_info.max)] | None = None
+
+
+FORMS = dict.fromkeys((*STATES, SEARCHED), Event) | {SUSPECTED: Begun, DRIFTS: Begun, GROWN: Grown}
+"""What the lines of every event must say."""
+
+MALFORMED = (ValueError, LookupError, RecursionError)
+
+
+def parsed(line: bytes) -> Event:
+    """What a line says. Raises one of MALFORMED: also of a time that is none, which could be in no order with others.
+
+    All that ever wrote events gave them a whole time stamp. The numbers of older lines are Python's own.
+    """
+    told = json.loads(line.decode(errors="replace"))
+    return msgspec.convert(told, FORMS[msgspec.convert(told, Event).event])
+
+
+def events_of(lines: Sequence[bytes]) -> tuple[list[Event], list[int]]:
+    """The events in `lines`, the oldest first and each once; and the numbers of the lines that are none."""
+    found: dict[str | bytes, Event] = {}
+    wrong = []
+    for number, line in enumerate(lines, 1):
+        try:
+            if line.strip():
+                event = parsed(line)
+                found.setdefault(event.id or line.strip(), event)
+        except MALFORMED:
+            wrong.append(number)
+    return sorted(found.values(), key=lambda one: (one.when, one.id)), wrong
+
+
 def read(results: Path, machine: str) -> tuple[list[Known], list[str]]:
-    """The alerts of a machine as they are now, and what is wrong with its file, in lines."""
+    """The alerts of a machine as they are now, those first that began first, and what is wrong with its file, in lines.
+
+    A line that is no event harms no other.
+    """
     path = results / machine / FILE
     try:
         if path.stat().st_size > LARGEST_FILE:
             return [], [f"{path}: over {LARGEST_FILE >> 20} MiB; shorten it"]
-        lines = path.read_text(errors="replace").splitlines()
+        found, wrong = events_of(path.read_bytes().split(b"\n"))
     except FileNotFoundError:
         return [], []
     except OSError as error:
         return [], [f"{path}: {error.strerror}"]
     known: dict[str, Known] = {}
-    later: list[tuple[str, dict[str, Any]]] = []
-    problems = []
-    for number, line in enumerate(lines, 1):
-        try:
-            when, event = parsed(line)
-            if event["event"] == DRIFTS:
-                begun(machine, event)
-            if event["event"] == SUSPECTED:
-                known.setdefault(event["alert"], begun(machine, event))
-            else:
-                later.append((when, event))
-        except MALFORMED:
-            problems.append(f"{path}:{number}: no event of an alert; it is passed over")
-    for _, event in sorted(later, key=lambda one: one[0]):
-        if event["alert"] in known:
-            known[event["alert"]] = changed(known[event["alert"]], event)
-    return list(known.values()), problems
+    for event in sorted(found, key=lambda one: one.event != SUSPECTED):  # a clock may have been set back since it began
+        if isinstance(event, Begun) and event.event == SUSPECTED:
+            known.setdefault(event.alert, begun(machine, event))
+        elif event.alert in known:
+            known[event.alert] = changed(known[event.alert], event)
+    problems = [f"{path}:{number}: no event of an alert; it is passed over" for number in wrong[:MOST_PROBLEMS]]
+    more = len(wrong) - len(problems)
+    return list(known.values()), [*problems, *([f"{path}: {more} more lines are no events of alerts"] if more else [])]
 
 
-MALFORMED = (ValueError, LookupError, TypeError, ArithmeticError, RecursionError, AttributeError)
-
-
-def parsed(line: str) -> tuple[str, dict[str, Any]]:
-    """When an event was, and what it says. Raises one of MALFORMED."""
-    event = json.loads(line)
-    if event["event"] not in (*STATES, GROWN, DRIFTS, SEARCHED) or not NAME.fullmatch(event["alert"]):
-        raise ValueError(line)
-    if "series" in event:
-        event["series"] = levels(event["series"])
-    return str(event["when"]), event
-
-
-def levels(series: Sequence[Any]) -> dict[Key, tuple[float, float]]:
-    """The levels before and after, by series, as they stand in a file. Raises one of MALFORMED."""
-    found = {}
-    for environment, metric, case, before, after in series:
-        key = command.one_line(environment), command.one_line(metric), command.one_line(case)
-        found[key] = float(before), float(after)
-    if any(math.isnan(level) or level == -math.inf for pair in found.values() for level in pair):
-        raise ValueError(series)
-    return found
-
-
-def begun(machine: str, event: dict[str, Any]) -> Known:
-    good, bad = event["good"], event["bad"]
-    if not (COMMIT.fullmatch(good) and COMMIT.fullmatch(bad)):
-        raise ValueError(event)
-    rate = None if event.get("rate") is None else float(event["rate"])
-    if rate is not None and not -1 < rate < math.inf:
-        raise ValueError(event)
+def begun(machine: str, event: Begun) -> Known:
     return Known(
-        event["alert"], machine, SUSPECTED, bool(event["worse"]), good, bad, event["series"], rate=rate or None
+        event.alert,
+        machine,
+        SUSPECTED,
+        event.worse,
+        event.good,
+        event.bad,
+        event.levels,
+        rate=event.rate or None,
+        since=event.when,
     )
 
 
-def changed(known: Known, event: dict[str, Any]) -> Known:
+def changed(known: Known, event: Event) -> Known:
     """What is known after one more event."""
-    if event["event"] == GROWN:
-        return known._replace(levels=event.get("series", {}) | known.levels)
-    if event["event"] == DRIFTS:
-        now = begun(known.machine, event)
-        return known._replace(good=now.good, bad=now.bad, levels=known.levels | now.levels, rate=now.rate)
-    if event["event"] == SEARCHED:
-        return known._replace(culprit=command.one_line(str(event.get("reason", ""))))
-    return known._replace(state=event["event"], reason=command.one_line(str(event.get("reason", ""))))
+    reason = command.one_line(event.reason)
+    if isinstance(event, Begun):
+        known.levels.update(event.levels)
+        return known._replace(good=event.good, bad=event.bad, rate=event.rate or None)
+    if isinstance(event, Grown):
+        for key, levels in event.levels.items():
+            known.levels.setdefault(key, levels)
+        return known
+    if event.event == SEARCHED:
+        return known._replace(culprit=reason)
+    if event.event in MEASURED:
+        known = known._replace(tried=known.tried + 1, since=event.when)
+    return known._replace(state=event.event, reason=reason)
+
+
+def in_turn(names: Iterable[str], known: Iterable[Known]) -> list[str]:
+    """`names` in the order of measuring them again: by turns what waits longest, and what was tried least often.
+
+    What waits gets nearer to the front, whatever is new; and what is new does not wait for all that stay undecided.
+    """
+    never = 0, datetime.min.replace(tzinfo=UTC)
+    tried = {one.name: (one.tried, one.since) for one in known}
+    rarest = sorted(names, key=lambda name: tried.get(name, never))
+    longest = sorted(names, key=lambda name: tried.get(name, never)[1])
+    return list(dict.fromkeys(itertools.chain(*zip(longest, rarest, strict=True))))
 
 
 def add(results: Path, machine: str, events: Sequence[dict[str, Any]]) -> None:
     """Add `events` to the file of a machine, in one piece; what others add at the same time stays.
 
-    They count as newer than all that is there, whatever the clock says.
+    They are later than all that is there, whatever the clock says.
     """
     with (results / machine / FILE).open("a+b") as file:
         file.seek(0)
         told = file.read()
-        newest = max(NEWEST.findall(told), default=b"").decode()
-        when = max(datetime.now(UTC).isoformat(timespec="seconds"), newest)
-        lines = [json.dumps({"when": when} | command.finite(event)) + "\n" for event in events]
+        there, _ = events_of(told.split(b"\n"))
+        when = max([datetime.now(UTC), *(one.when + TICK for one in there[-1:])])
+        lines = [written(event, when + number * TICK) for number, event in enumerate(events)]
         file.write(b"\n" * (told[-1:] not in (b"", b"\n")) + "".join(lines).encode())
+
+
+def written(event: dict[str, Any], when: datetime) -> str:
+    """The line of an event, which gets its id here."""
+    about = {"id": secrets.token_hex(8), "when": when.astimezone(UTC).isoformat(timespec="microseconds")}
+    return json.dumps(about | command.finite(event)) + "\n"

@@ -121,9 +121,9 @@ def recalled(results: Path, known: History) -> tuple[list[Known], list[str]]:
 
 
 def record(results: Path, seen: Seen) -> None:
-    """Remember what is new, what has grown, and what has gone away."""
+    """Remember what is new, what has grown, and what has gone away; what is worse first, as it is measured again."""
     events: dict[str, list[dict[str, Any]]] = {}
-    for one in seen.recalled.listed:
+    for one in sorted(seen.recalled.listed, key=lambda one: not one.alert.worse):
         if not one.before:
             event = alerts.suspected(one.name, one.alert, seen.known.commits)
         elif one.is_drift_now and one.is_open:

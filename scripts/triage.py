@@ -1,7 +1,7 @@
 """What became of every alert; and say of one why it needs no more attention.
 
 An alert that is acknowledged stays quiet: a slowdown that was accepted for what it buys, one that a later commit mends,
-noise. It is one line more in results/MACHINE/alerts.jsonl; commit that file, and everybody knows.
+noise. It is one line more in results/MACHINE/alerts.jsonl; `scripts.share push` takes it to everybody.
 """
 
 import argparse

@@ -131,6 +131,12 @@ def test_refuted_and_acknowledged_alerts_stay_quiet(made, capsys):
     assert CASE in run(made, "--all", capsys=capsys)[1]
 
 
+def test_what_is_worse_is_remembered_first(made):
+    made.add_all({SECONDS: nights(size=0.3, at=20), KERNELS: np.where(np.arange(COUNT) < 50, 6.0, 4.0)})
+    assert [one["worse"] for one in run(made, "--record")[2]["alerts"]] == [False, True]  # the newest first
+    assert [one.worse for one in alerts.read(made.results, "mac")[0]] == [True, False]
+
+
 def test_an_alert_whose_step_has_gone_away_is_closed(made, capsys):
     made.add_all({SECONDS: nights(size=0.1, at=20)})
     _, _, found = run(made, "--record")

@@ -230,8 +230,8 @@ def test_triage_the_issue_the_report_and_a_night_tell_its_rate(made, capsys, mon
 @pytest.mark.parametrize("rate", ['"fast"', "NaN", "Infinity", "-1", "[]", "1e999"])
 def test_a_rate_that_is_none_is_no_event(made, rate):
     event = (
-        f'{{"when": "", "alert": "1f6a09c2", "event": "suspected", "worse": true, "good": "{"a" * 40}", '
-        f'"bad": "{"b" * 40}", "series": [], "rate": {rate}}}\n'
+        f'{{"when": "2026-01-01T00:00:00Z", "alert": "1f6a09c2", "event": "suspected", "worse": true, '
+        f'"good": "{"a" * 40}", "bad": "{"b" * 40}", "series": [["", "m", "c", 1, 2]], "rate": {rate}}}\n'
     )
     (made.results / "mac").mkdir()
     Path(made.results / "mac" / alerts.FILE).write_text(event)

@@ -465,11 +465,10 @@ def test_it_is_never_longer_than_github_takes(hub):
     assert f"and {len(known) - len(cells(text))} more" in text
 
 
-def test_levels_that_are_no_ratio_and_alerts_without_series_are_told(hub):
+def test_levels_that_are_no_ratio_are_told(hub):
     hub.alert(FIRST, series=[["", "work.W", CASE, 0, 3]])
-    hub.alert(SECOND, series=[])
     hub.run()
-    assert [row[4:7] for row in cells(hub.issues[0]["body"])] == [["0", "3", ""], ["", "", ""]]
+    assert [row[4:7] for row in cells(hub.issues[0]["body"])] == [["0", "3", ""]]
 
 
 def test_gh_is_missing(hub, monkeypatch):
