@@ -222,7 +222,7 @@ def test_triage_the_issue_the_report_and_a_night_tell_its_rate(made, capsys, mon
     assert f"a drift, {rate}" in " ".join(capsys.readouterr().out.split())
     assert f"a drift: {100 * known.rate:+.1f} % per 100 commits" in issue.row(known, {SECONDS: "seconds"}, "")
     assert f"{rate} per 100 commits" in news.news(seen)[0]["told"][0]
-    assert steps.search("asv.conf.json", made.results, "mac", known, Settings()) == steps.DRIFT
+    assert steps.search("asv.conf.json", made.results, "mac", known, made.commits, Settings()) == steps.DRIFT
     (known,), _ = alerts.read(made.results, "mac")
     assert (known.name, known.culprit) == (name, steps.DRIFT)
 

@@ -457,18 +457,6 @@ class TestSteps:
         assert done.code == 124
         assert "took longer than 0 s" in done.last or "took longer than 1 s" in done.last
 
-    def test_a_commit_that_is_gone_is_no_obstacle(self, tmp_path, monkeypatch):
-        History(tmp_path, 2)
-        (tmp_path / "results" / "mac").mkdir(parents=True, exist_ok=True)
-        monkeypatch.chdir(tmp_path)
-        gone = KNOWN._replace(levels={("", SECONDS, "a/b"): (1.0, 2.0)})
-        assert steps.search("asv.conf.json", tmp_path / "results", "mac", gone, Settings()).startswith(
-            "not found: git rev-list"
-        )
-        with pytest.raises(command.UserError):
-            steps.only_commit("--output=victim", "b" * 40)
-        assert not list(tmp_path.glob("victim*"))
-
     def test_what_a_step_started_ends_with_it(self, at_root):
         code = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'import time; time.sleep(987)'])"
         steps.run("timeit", "-n1", "-r1", code, seconds=2.0)
@@ -494,9 +482,3 @@ class TestSteps:
         parent.kill()
         parent.wait()
         assert child.wait(timeout=60) == 0  # 130 is returned to whoever called
-
-    def test_the_commit_right_after_needs_no_search(self, tmp_path, monkeypatch):
-        made = History(tmp_path, 4)
-        monkeypatch.chdir(tmp_path)
-        assert steps.only_commit(made.commits[1], made.commits[2])
-        assert not steps.only_commit(made.commits[0], made.commits[2])

@@ -18,8 +18,9 @@ from asv.plugins.git import Git
 from upstreams import Upstream
 
 from benchmarks.harness import host
-from scripts import asv_git, asv_mlx, command, git, history, lanes, sides, upstream
-from scripts.nightly import plan
+from scripts import alerts, asv_git, asv_mlx, command, git, history, lanes, sides, upstream
+from scripts.nightly import plan, steps
+from scripts.nightly.settings import Settings
 
 ROOT = Path(__file__).parent.parent
 TAGS = ("v0.25.2", "v0.26.5", "v0.31.2", "v0.32.0", "v0.33.0rc1", "nightly")
@@ -163,6 +164,44 @@ class TestOneListForNightsAndForSearches:
         lane.environment_type = "mlx"
         on_branch = clone.git("rev-list", "--reverse", "main").split()
         assert plan.commits(lane) == history.branch_commits(lane)[0] == on_branch
+
+
+class TestAlerts:
+    """An alert's line may name any commit: what runs for it is MLX's own branch, or a release."""
+
+    def search(self, monkeypatch, lane: Config, good: str, bad: str) -> tuple[list[tuple[str, ...]], str]:
+        """What is started to find an alert's commit, and what comes of it."""
+        started: list[tuple[str, ...]] = []
+        known = alerts.Known("0123abcd", "mac", alerts.CONFIRMED, True, good, bad, {("", "m", "c"): (1.0, 2.0)})
+        commits, _ = history.branch_commits(lane)
+        (Path("results") / "mac").mkdir(parents=True, exist_ok=True)
+        with monkeypatch.context() as patched:
+            patched.setattr(subprocess, "Popen", None)
+            patched.setattr(steps, "run", lambda *asked, seconds: started.append(asked) or steps.Done(0, ["it"], []))
+            return started, steps.search(str(lanes.MLX), Path("results"), "mac", known, commits, Settings())
+
+    def test_a_pull_request_that_is_in_a_clone_starts_nothing(self, clone, lane, monkeypatch):
+        released = clone.git("rev-parse", "v0.31.2")
+        clone.git("checkout", "-q", "--detach")
+        stranger = clone.commit("stranger")
+        clone.git("update-ref", "refs/pull/1/head", stranger)
+        clone.git("tag", "v0.10.0", stranger)  # which no variant runs on
+        clone.git("checkout", "-q", "-b", "fork")
+        clone.git("checkout", "-q", "main")
+        for good, bad in ((released, stranger), (stranger, released), (released, "f" * 40)):
+            started, told = self.search(monkeypatch, lane, good, bad)
+            assert started == []
+            other = bad if good == released else good
+            assert told == f"not found: {other[:10]} is not on the searched branch"
+
+    def test_a_release_beside_the_branch_is_searched_for(self, clone, lane, monkeypatch):
+        clone.git("checkout", "-q", "-b", "patches", "v0.31.2")
+        patch = clone.commit("patch", "v0.31.3")
+        clone.git("checkout", "-q", "main")
+        released = clone.git("rev-parse", "v0.31.2")
+        started, told = self.search(monkeypatch, lane, released, patch)
+        assert [(asked[0], asked[3:5]) for asked in started] == [("scripts.bisect", (released, patch))]
+        assert told == "it"
 
 
 class TestCommits:

@@ -3,15 +3,17 @@
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import psutil
 
-from scripts import alerts, command, git, lanes
+from scripts import alerts, command, lanes
 from scripts.nightly.plan import FOLDER
 from scripts.nightly.settings import Settings
 
@@ -96,27 +98,37 @@ def confirm(lane: str, machine: str, alert: str, settings: Settings) -> Done:
     return run("scripts.confirm", *asked, seconds=3 * settings.confirm_seconds + 600)
 
 
-def search(lane: str, results: Path, machine: str, one: alerts.Known, settings: Settings) -> str:
-    """Look for the commit of a confirmed alert, and remember what came of it, in words."""
-    if one.rate is not None:
-        alerts.add(results, machine, [{"alert": one.name, "event": alerts.SEARCHED, "reason": DRIFT}])
-        return DRIFT
-    try:
-        alone = Path(lane).name != lanes.MLX.name and only_commit(one.good, one.bad)
-    except command.UserError as error:  # a commit that is gone
-        alone, reason = False, f"not found: {error}"
-    else:
-        reason = f"{one.bad[:10]}: no other commit lies between" if alone else ""
-    if not reason:
-        _, metric, case = next(iter(one.levels))
-        budget = str(settings.bisect_seconds)
-        asked = ["--lane", lane, one.good, one.bad, "--case", f"^{case}$", "--metric", metric, "--budget", budget]
-        done = run("scripts.bisect", *asked, seconds=3 * settings.bisect_seconds + 600)
-        reason = command.one_line("; ".join(done.lines[-3:])) if done.code in (0, 1, 3) else f"not found: {done.last}"
+def search(
+    lane: str, results: Path, machine: str, one: alerts.Known, commits: Sequence[str], settings: Settings
+) -> str:
+    """Look for the commit of a confirmed alert among the lane's `commits`, and remember what came of it, in words."""
+    reason = known_without(lane, one, commits) or bisect(lane, one, settings)
     alerts.add(results, machine, [{"alert": one.name, "event": alerts.SEARCHED, "reason": reason}])
     return reason
 
 
-def only_commit(good: str, bad: str) -> bool:
-    """Whether `bad` comes right after `good`."""
-    return git.output("rev-list", "--count", "--first-parent", "--end-of-options", f"{good}..{bad}") == "1"
+def known_without(lane: str, one: alerts.Known, commits: Sequence[str]) -> str:
+    """What comes of looking for an alert's commit, where that is known without a search; else empty.
+
+    Whoever adds a line to a file of alerts may name any commit: one of the results branch, or a stranger's. Only those
+    that are measured anyway may run.
+    """
+    if one.rate is not None:
+        return DRIFT
+    places = {commit: place for place, commit in enumerate(commits)}
+    good, bad = places.get(one.good), places.get(one.bad)
+    if good is None or bad is None:
+        return f"not found: {(one.good if good is None else one.bad)[:10]} is not on the searched branch"
+    if good >= bad:
+        return f"not found: {one.good[:10]} does not come before {one.bad[:10]}"
+    alone = bad - good == 1 and Path(lane).name != lanes.MLX.name
+    return f"{one.bad[:10]}: no other commit lies between" if alone else ""
+
+
+def bisect(lane: str, one: alerts.Known, settings: Settings) -> str:
+    """What a search between the commits of an alert came to, for the first of its series."""
+    _, metric, case = next(iter(one.levels))
+    asked = [f"--case=^{re.escape(case)}$", f"--metric={metric}", f"--budget={settings.bisect_seconds}"]
+    seconds = 3 * settings.bisect_seconds + 600
+    done = run("scripts.bisect", "--lane", lane, one.good, one.bad, *asked, seconds=seconds)
+    return command.one_line("; ".join(done.lines[-3:])) if done.code in (0, 1, 3) else f"not found: {done.last}"

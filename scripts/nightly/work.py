@@ -171,9 +171,10 @@ def judge(work: Work, lane: Lane, suspected: list[str]) -> None:
             told.failed.append(f"confirm {name}: {done.last}")
     known, _ = alerts.read(lane.results, wanted.machine)
     open_ones = [one for one in known if one.state == alerts.CONFIRMED and one.worse and not one.culprit]
+    commits = history.branch_commits(lane.config)[0] if open_ones else []
     for one in open_ones[: wanted.alerts_a_night] if wanted.bisect_seconds else []:
         work.say(f"looking for the commit of alert {one.name}")
-        steps.search(lane.name, lane.results, wanted.machine, one, wanted)
+        steps.search(lane.name, lane.results, wanted.machine, one, commits, wanted)
     known, _ = alerts.read(lane.results, wanted.machine)
     told.alerts += [one for one in known if one.name in suspected]
 
