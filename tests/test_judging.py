@@ -1,17 +1,20 @@
-"""What a night does about alerts: which commits may run for them."""
+"""What a night does about alerts: which are measured again, which commits may run for them, and what fails of it."""
 
 import io
+import json
 import re
 import subprocess
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from rich.console import Console
 from synthetic import SECONDS, History
 
-from scripts import alerts, bisect, history
-from scripts.nightly import plan, steps, work
+from scripts import alerts, bisect, command, history
+from scripts.nightly import counted, plan, steps, work
 from scripts.nightly.night import Night
 from scripts.nightly.settings import Settings
 
@@ -155,3 +158,161 @@ class TestSearch:
         finds = re.compile(options.case).search
         assert [bool(finds(name)) for name in ("-.*|(a+)+b", "x", "-.*|(a+)+b/c", "aab")] == [True, False, False, False]
         assert judging.known()["0123abcd"].culprit == culprit
+
+
+class TestTurns:
+    """Six alerts, of which a night has time for four."""
+
+    NAMES = [f"{number:08x}" for number in range(6)]
+
+    def measured(self, judging) -> Counter[str]:
+        return Counter(asked[asked.index("--alert") + 1] for asked in judging.asked)
+
+    @pytest.mark.parametrize("answer", ["undecided", "fails"])
+    def test_all_are_measured_about_equally_often(self, judging, answer):
+        judging.begin(*self.NAMES)
+        judging.answers["scripts.confirm"] = (
+            judging.stay_undecided if answer == "undecided" else steps.Done(2, [], ["error: it broke"])
+        )
+        for _ in range(6):
+            told = judging.night(self.NAMES)
+            assert len(told.failed) == (0 if answer == "undecided" else 4)
+        assert self.measured(judging) == dict.fromkeys(self.NAMES, 4)
+
+    def test_what_is_new_is_measured_that_night(self, judging):
+        judging.begin(*self.NAMES)
+        judging.answers["scripts.confirm"] = judging.stay_undecided
+        judging.night(self.NAMES)
+        judging.asked.clear()
+        judging.begin("f" * 8)
+        judging.night([*self.NAMES, "f" * 8])
+        assert {"f" * 8, *self.NAMES[4:]} <= set(self.measured(judging))
+
+
+class TestBoundaries:
+    """Whatever goes wrong in a part of a night is one line, and the rest is done."""
+
+    ERRORS = (command.UserError("wrong"), RuntimeError("wrong"), StopIteration("wrong"), MemoryError("wrong\n\x1b[31m"))
+
+    @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+    def test_one_alert_holds_up_no_other(self, judging, error):
+        names = [f"{number:08x}" for number in range(3)]
+        judging.begin(*names, state=alerts.CONFIRMED)
+
+        def fail(*asked: str) -> steps.Done:
+            if len(judging.asked) in (2, 5):
+                raise error
+            return steps.Done(0, ["found"], [])
+
+        judging.answers = {"scripts.confirm": fail, "scripts.bisect": fail}
+        told = judging.night(names)
+        assert [asked[0] for asked in judging.asked] == ["scripts.confirm"] * 3 + ["scripts.bisect"] * 3
+        assert [one.split(":")[0] for one in told.failed] == [f"confirm {names[1]}", f"bisect {names[1]}"]
+        assert all("wrong" in line and line.isprintable() for line in told.failed)
+        assert [one.culprit for one in judging.known().values()] == ["found", "", "found"]
+        assert [one.name for one in told.alerts] == names
+
+    def look(self, judging, **settings: Any) -> Night:
+        told = Night("mac")
+        wanted = msgspec.structs.replace(judging.work.wanted, **settings)
+        work.look(judging.work._replace(told=told, wanted=wanted), judging.lane, "a" * 40)
+        return told
+
+    @pytest.fixture
+    def left(self, judging) -> Path:
+        """What says that there is something to look at."""
+        path = plan.to_look_at("asv.conf.json", "mac")
+        path.touch()
+        return path
+
+    @pytest.fixture
+    def seen(self, judging):
+        """Has detect find an alert that is new."""
+
+        def say(*names: str) -> None:
+            listed = [{"alert": name, "state": "new", "worse": True} for name in names]
+            judging.answers["scripts.detect"] = lambda *asked: (
+                Path(asked[-1]).write_text(json.dumps({"alerts": listed})), steps.Done(1, ["it is new"], [])
+            )[1]  # fmt: skip
+
+        return say
+
+    def test_what_is_done_is_not_looked_at_again(self, judging, left, seen):
+        judging.begin("0123abcd")
+        seen("0123abcd")
+        told = self.look(judging)
+        assert (told.failed, told.history, left.exists()) == ([], ["it is new"], False)
+        assert [one.name for one in told.alerts] == ["0123abcd"]
+
+    @pytest.mark.parametrize(
+        ("answer", "why"),
+        [
+            (steps.Done(2, [], ["error: no results"]), "error: no results"),
+            (steps.Done(0, [], []), "FileNotFoundError in"),
+            (RuntimeError("odd"), "RuntimeError in"),
+        ],
+    )
+    def test_a_search_that_fails_is_told_and_made_again(self, judging, left, answer, why):
+        def run(*_: str) -> steps.Done:
+            if isinstance(answer, Exception):
+                raise answer
+            return answer
+
+        judging.answers["scripts.detect"] = run
+        judging.begin("0123abcd", state=alerts.CONFIRMED)
+        told = self.look(judging, report=True)
+        (line,) = told.failed
+        assert line.startswith(f"detect: {why}")
+        assert [asked[0] for asked in judging.asked] == ["scripts.detect", "scripts.bisect", "scripts.report"]
+        assert left.exists()
+
+    @pytest.mark.parametrize("count", [4, 5])
+    @pytest.mark.parametrize("state", [alerts.SUSPECTED, alerts.CONFIRMED])
+    def test_what_had_no_turn_is_for_the_next_night(self, judging, left, seen, count, state):
+        names = [f"{number:08x}" for number in range(count)]
+        judging.begin(*names, state=state if state == alerts.CONFIRMED else "")
+        seen(*(names if state == alerts.SUSPECTED else []))
+        self.look(judging)
+        assert left.exists() == (count == 5)
+
+    def test_a_branch_that_cannot_be_read_hides_no_alert(self, judging, monkeypatch):
+        def unreadable(config):
+            raise command.UserError("no branch main here")
+
+        judging.begin("0123abcd", state=alerts.CONFIRMED)
+        monkeypatch.setattr(history, "branch_commits", unreadable)
+        told = judging.night(["0123abcd"])
+        assert told.failed == ["bisect: no branch main here"]
+        assert [one.name for one in told.alerts] == ["0123abcd"]
+
+    def test_alerts_that_cannot_be_read_hold_up_no_report(self, judging, left, seen, monkeypatch):
+        def unreadable(results, machine):
+            raise MemoryError
+
+        seen()
+        monkeypatch.setattr(alerts, "read", unreadable)
+        monkeypatch.setattr(work, "newest_measured", lambda *_: None)
+        (line,) = self.look(judging, report=True).failed
+        assert line.startswith("alerts: MemoryError in ")
+        assert [asked[0] for asked in judging.asked] == ["scripts.detect", "scripts.report"]
+        assert left.exists()
+
+    def test_counters_and_a_report_that_break_are_two_lines(self, judging, left, seen, monkeypatch):
+        monkeypatch.setattr(work, "newest_measured", lambda *_: "b" * 40)
+        monkeypatch.setattr(counted, "told", lambda *_: {}["case"])
+        judging.answers["scripts.report"] = steps.Done(2, [], ["error: no space left"])
+        seen()
+        told = self.look(judging, report=True)
+        first, last = told.failed
+        assert first.startswith("what a step does: KeyError in test_judging.py:")
+        assert last == "report: error: no space left"
+        assert told.history == ["it is new"]
+
+    @pytest.mark.parametrize("signal", [KeyboardInterrupt, SystemExit])
+    def test_who_interrupts_a_night_ends_it(self, judging, signal):
+        def interrupted(*_: str) -> steps.Done:
+            raise signal
+
+        judging.answers["scripts.detect"] = interrupted
+        with pytest.raises(signal):
+            self.look(judging)

@@ -7,7 +7,8 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+import traceback
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -71,31 +72,48 @@ def end(process: subprocess.Popen) -> None:
         process.wait()
 
 
+@contextlib.contextmanager
+def going_on(failed: list[str], what: str) -> Iterator[None]:
+    """Whatever goes wrong in a part of a night is a line of what `failed`, and the night goes on."""
+    try:
+        yield
+    except command.UserError as error:
+        failed.append(command.one_line(f"{what}: {error}"))
+    except Exception as error:  # nobody's mistake but ours
+        *_, last = traceback.extract_tb(error.__traceback__)
+        place = f"{Path(last.filename).name}:{last.lineno}"
+        failed.append(command.one_line(f"{what}: {type(error).__name__} in {place}: {error}"))
+
+
 class Found(NamedTuple):
     """What the history shows: what detect printed, and what is to be measured again, what is worse first."""
 
-    done: Done
+    lines: list[str]
     suspected: list[str]
 
 
 def detect(lane: str, machine: str) -> Found:
+    """Raises UserError."""
     path = FOLDER / "detect.json"
     path.unlink(missing_ok=True)
     done = run("scripts.detect", "--lane", lane, "--machine", machine, "--record", "--json", str(path))
-    try:
-        told: dict[str, Any] = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return Found(done, [])
+    if done.code not in (0, 1):
+        raise command.UserError(done.last)
+    told: dict[str, Any] = json.loads(path.read_text())
     listed = sorted(told["alerts"], key=lambda one: not one["worse"])
     wanted = ("new", alerts.SUSPECTED, alerts.UNDECIDED)
-    return Found(done, [one["alert"] for one in listed if one["state"] in wanted])
+    return Found(done.lines, [one["alert"] for one in listed if one["state"] in wanted])
 
 
-def confirm(lane: str, machine: str, alert: str, settings: Settings) -> Done:
-    """Code 1: it is confirmed."""
+def confirm(lane: str, results: Path, machine: str, alert: str, settings: Settings) -> None:
+    """Measure an alert again. What ends with an error is undecided: it had its turn. Raises UserError."""
     budget = str(settings.confirm_seconds)
     asked = ["--lane", lane, "--machine", machine, "--alert", alert, "--budget", budget]
-    return run("scripts.confirm", *asked, seconds=3 * settings.confirm_seconds + 600)
+    done = run("scripts.confirm", *asked, seconds=3 * settings.confirm_seconds + 600)
+    if done.code not in (0, 1, 3):
+        reason = f"cannot be measured again: {done.last}"
+        alerts.add(results, machine, [{"alert": alert, "event": alerts.UNDECIDED, "reason": reason}])
+        raise command.UserError(done.last)
 
 
 def search(

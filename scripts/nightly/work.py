@@ -140,43 +140,51 @@ def measured(work: Work, lane: Lane, one: Planned, marks: list[str]) -> record.T
 def look(work: Work, lane: Lane, before: str | None) -> None:
     """Say what changed in the work of a step, search the history, measure again what it makes one suspect, report.
 
-    What is left to look at stays so until that is done: also if this night is killed meanwhile.
+    What is left to look at stays so until that is done: also if this night is killed meanwhile. What fails of it is
+    told, and the rest is done all the same.
     """
     told, wanted = work.told, work.wanted
-    newest = newest_measured(work, lane)
-    if before and newest and before != newest:
-        told.exact += counted.told(lane.results, wanted.machine, before, newest)
+    with steps.going_on(told.failed, "what a step does"):
+        newest = newest_measured(work, lane)
+        if before and newest and before != newest:
+            told.exact += counted.told(lane.results, wanted.machine, before, newest)
     work.say("searching the history")
-    found = steps.detect(lane.name, wanted.machine)
-    told.history += found.done.lines
-    if found.done.code not in (0, 1):
-        told.failed.append(f"detect: {found.done.last}")
-    judge(work, lane, found.suspected)
-    if len(found.suspected) <= wanted.alerts_a_night:  # else the rest is for the next night
-        plan.to_look_at(lane.name, wanted.machine).unlink(missing_ok=True)
+    found = None
+    with steps.going_on(told.failed, "detect"):
+        found = steps.detect(lane.name, wanted.machine)
+        told.history += found.lines
+    with steps.going_on(told.failed, "alerts"):
+        all_had_a_turn = judge(work, lane, found.suspected if found else [])
+        if found and all_had_a_turn:  # else the rest is for the next night
+            plan.to_look_at(lane.name, wanted.machine).unlink(missing_ok=True)
     if wanted.report:
         work.say("writing the report")
-        done = steps.run("scripts.report", "--lane", lane.name)
-        if done.code:
-            told.failed.append(f"report: {done.last}")
+        with steps.going_on(told.failed, "report"):
+            done = steps.run("scripts.report", "--lane", lane.name)
+            if done.code:
+                raise command.UserError(done.last)
 
 
-def judge(work: Work, lane: Lane, suspected: list[str]) -> None:
-    """Measure again what is suspected, and look for the commit of what is confirmed."""
-    told, wanted = work.told, work.wanted
-    for name in suspected[: wanted.alerts_a_night] if wanted.confirm_seconds else []:
-        work.say(f"measuring alert {name} again")
-        done = steps.confirm(lane.name, wanted.machine, name, wanted)
-        if done.code not in (0, 1, 3):
-            told.failed.append(f"confirm {name}: {done.last}")
+def judge(work: Work, lane: Lane, suspected: list[str]) -> bool:
+    """Measure again what is suspected, and look for the commit of what is confirmed. Whether all had a turn."""
+    told, wanted, most = work.told, work.wanted, work.wanted.alerts_a_night
     known, _ = alerts.read(lane.results, wanted.machine)
-    open_ones = [one for one in known if one.state == alerts.CONFIRMED and one.worse and not one.culprit]
-    commits = history.branch_commits(lane.config)[0] if open_ones else []
-    for one in open_ones[: wanted.alerts_a_night] if wanted.bisect_seconds else []:
-        work.say(f"looking for the commit of alert {one.name}")
-        steps.search(lane.name, lane.results, wanted.machine, one, commits, wanted)
+    for name in alerts.in_turn(suspected, known)[:most] if wanted.confirm_seconds else []:
+        work.say(f"measuring alert {name} again")
+        with steps.going_on(told.failed, f"confirm {name}"):
+            steps.confirm(lane.name, lane.results, wanted.machine, name, wanted)
+    known, _ = alerts.read(lane.results, wanted.machine)
+    confirmed = [one for one in known if one.state == alerts.CONFIRMED and one.worse and not one.culprit]
+    unknown = confirmed if wanted.bisect_seconds else []
+    with steps.going_on(told.failed, "bisect"):
+        commits = history.branch_commits(lane.config)[0] if unknown else []
+        for one in unknown[:most]:
+            work.say(f"looking for the commit of alert {one.name}")
+            with steps.going_on(told.failed, f"bisect {one.name}"):
+                steps.search(lane.name, lane.results, wanted.machine, one, commits, wanted)
     known, _ = alerts.read(lane.results, wanted.machine)
     told.alerts += [one for one in known if one.name in suspected]
+    return max(len(suspected), len(unknown)) <= most
 
 
 def where(work: Work, lane: Lane) -> share.Where:
