@@ -33,7 +33,7 @@ class Judging:
         self.work = work.Work(wanted, Night("mac"), Console(file=io.StringIO()))
         self.lane = work.Lane("asv.conf.json", history.configuration(self.made.config))
         self.asked: list[tuple[str, ...]] = []
-        self.answers: dict[str, Any] = {}
+        self.answers: dict[str, Any] = {"scripts.confirm": self.confirmed}
         monkeypatch.setattr(steps, "run", self.run)
 
     def run(self, *asked: str, seconds: float = 0.0) -> steps.Done:
@@ -57,10 +57,14 @@ class Judging:
     def known(self) -> dict[str, alerts.Known]:
         return {one.name: one for one in alerts.read(self.made.results, "mac")[0]}
 
-    def stay_undecided(self, *asked: str) -> steps.Done:
+    def confirmed(self, *asked: str, state: str = alerts.CONFIRMED) -> steps.Done:
+        """What scripts.confirm does."""
         name = asked[asked.index("--alert") + 1]
-        alerts.add(self.made.results, "mac", [{"alert": name, "event": alerts.UNDECIDED}])
-        return steps.Done(3, [], [])
+        alerts.add(self.made.results, "mac", [{"alert": name, "event": state}])
+        return steps.Done(1, ["as it is"], [])
+
+    def undecided(self, *asked: str) -> steps.Done:
+        return self.confirmed(*asked, state=alerts.UNDECIDED)
 
 
 @pytest.fixture
@@ -142,6 +146,7 @@ class TestSearch:
         [
             (steps.Done(0, ["a", "b: 99.9% likely", "c", "d"], []), "b: 99.9% likely; c; d"),
             (steps.Done(2, [], ["error: no such case"]), "not found: error: no such case"),
+            (steps.Done(1, [], ["KeyError: 'case'"]), "not found: KeyError: 'case'"),
         ],
     )
     def test_a_case_is_a_name_and_no_pattern_and_what_a_file_says_is_no_option(self, judging, answer, culprit):
@@ -168,20 +173,22 @@ class TestTurns:
     def measured(self, judging) -> Counter[str]:
         return Counter(asked[asked.index("--alert") + 1] for asked in judging.asked)
 
-    @pytest.mark.parametrize("answer", ["undecided", "fails"])
-    def test_all_are_measured_about_equally_often(self, judging, answer):
+    @pytest.mark.parametrize("code", [None, 1, 2, 124])
+    def test_all_are_measured_about_equally_often(self, judging, code):
+        """Also where each ends with an error: one of ours ends a command with 1, as if it were confirmed."""
         judging.begin(*self.NAMES)
-        judging.answers["scripts.confirm"] = (
-            judging.stay_undecided if answer == "undecided" else steps.Done(2, [], ["error: it broke"])
-        )
+        failed = steps.Done(code or 0, [], ["it broke"])
+        judging.answers["scripts.confirm"] = judging.undecided if code is None else failed
         for _ in range(6):
             told = judging.night(self.NAMES)
-            assert len(told.failed) == (0 if answer == "undecided" else 4)
+            names = [] if code is None else [asked[asked.index("--alert") + 1] for asked in judging.asked[-4:]]
+            assert told.failed == [f"confirm {name}: it broke" for name in names]
         assert self.measured(judging) == dict.fromkeys(self.NAMES, 4)
+        assert {one.state for one in judging.known().values()} == {alerts.UNDECIDED}
 
     def test_what_is_new_is_measured_that_night(self, judging):
         judging.begin(*self.NAMES)
-        judging.answers["scripts.confirm"] = judging.stay_undecided
+        judging.answers["scripts.confirm"] = judging.undecided
         judging.night(self.NAMES)
         judging.asked.clear()
         judging.begin("f" * 8)
@@ -202,7 +209,7 @@ class TestBoundaries:
         def fail(*asked: str) -> steps.Done:
             if len(judging.asked) in (2, 5):
                 raise error
-            return steps.Done(0, ["found"], [])
+            return judging.confirmed(*asked) if asked[0] == "scripts.confirm" else steps.Done(0, ["found"], [])
 
         judging.answers = {"scripts.confirm": fail, "scripts.bisect": fail}
         told = judging.night(names)
@@ -248,7 +255,7 @@ class TestBoundaries:
         ("answer", "why"),
         [
             (steps.Done(2, [], ["error: no results"]), "error: no results"),
-            (steps.Done(0, [], []), "FileNotFoundError in"),
+            (steps.Done(1, [], ["KeyError: 'case'"]), "KeyError: 'case'"),
             (RuntimeError("odd"), "RuntimeError in"),
         ],
     )

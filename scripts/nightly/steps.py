@@ -97,7 +97,7 @@ def detect(lane: str, machine: str) -> Found:
     path = FOLDER / "detect.json"
     path.unlink(missing_ok=True)
     done = run("scripts.detect", "--lane", lane, "--machine", machine, "--record", "--json", str(path))
-    if done.code not in (0, 1):
+    if done.code not in (0, 1) or not path.exists():  # an error of ours ends with 1
         raise command.UserError(done.last)
     told: dict[str, Any] = json.loads(path.read_text())
     listed = sorted(told["alerts"], key=lambda one: not one["worse"])
@@ -106,14 +106,20 @@ def detect(lane: str, machine: str) -> Found:
 
 
 def confirm(lane: str, results: Path, machine: str, alert: str, settings: Settings) -> None:
-    """Measure an alert again. What ends with an error is undecided: it had its turn. Raises UserError."""
+    """Measure an alert again. What ends without an answer is undecided: it had its turn. Raises UserError."""
+    before = tried(results, machine, alert)
     budget = str(settings.confirm_seconds)
     asked = ["--lane", lane, "--machine", machine, "--alert", alert, "--budget", budget]
     done = run("scripts.confirm", *asked, seconds=3 * settings.confirm_seconds + 600)
-    if done.code not in (0, 1, 3):
+    if tried(results, machine, alert) == before:
         reason = f"cannot be measured again: {done.last}"
         alerts.add(results, machine, [{"alert": alert, "event": alerts.UNDECIDED, "reason": reason}])
         raise command.UserError(done.last)
+
+
+def tried(results: Path, machine: str, alert: str) -> int:
+    """How many times an alert was measured again."""
+    return next((one.tried for one in alerts.read(results, machine)[0] if one.name == alert), 0)
 
 
 def search(
@@ -149,4 +155,5 @@ def bisect(lane: str, one: alerts.Known, settings: Settings) -> str:
     asked = [f"--case=^{re.escape(case)}$", f"--metric={metric}", f"--budget={settings.bisect_seconds}"]
     seconds = 3 * settings.bisect_seconds + 600
     done = run("scripts.bisect", "--lane", lane, one.good, one.bad, *asked, seconds=seconds)
-    return command.one_line("; ".join(done.lines[-3:])) if done.code in (0, 1, 3) else f"not found: {done.last}"
+    said = done.lines[-3:] if done.code in (0, 1, 3) else []
+    return command.one_line("; ".join(said) or f"not found: {done.last}")
