@@ -19,11 +19,12 @@ from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
 import msgspec
 
+from benchmarks.harness.files import locked
 from scripts import command
+from scripts.lines import LARGEST_FILE
 from scripts.search import Alert, Suspicion
 
 FILE = "alerts.jsonl"
-LARGEST_FILE = 64 * 2**20
 MOST_SERIES = 2**14
 """Of an event; a whole suite has a tenth of that."""
 MOST_PROBLEMS = 20
@@ -308,7 +309,7 @@ def add(results: Path, machine: str, events: Sequence[dict[str, Any]]) -> None:
 
     They are later than all that is there, whatever the clock says.
     """
-    with (results / machine / FILE).open("a+b") as file:
+    with locked(results), (results / machine / FILE).open("a+b") as file:
         file.seek(0)
         told = file.read()
         there, _ = events_of(told.split(b"\n"))

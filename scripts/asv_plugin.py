@@ -1,16 +1,14 @@
-"""asv's plugin, named in asv.conf.json: environments with this machine's MLX backend, results written in one piece.
+"""asv's plugin, named in asv.conf.json: environments with this machine's MLX backend, and what is measured kept.
 
-It uses asv's own mechanism (an `Environment` subclass, chosen by `environment_type: mlx`) and wraps five of asv's
-functions: `perform_setup`, with which a run begins, in whatever environment; `ExistingEnvironment.run`, which would not
-tell a process in which it is; `write_json`, which would leave half a
-file behind when the disk is full or the process is killed; `Results.save`, which would replace what an earlier run
-measured, and beside whose file the run's ledger is kept; and `Results.load_data`, which would end the run at a file
-that was damaged.
+It uses asv's own mechanism (an `Environment` subclass, chosen by `environment_type: mlx`) and wraps two of asv's
+functions: `perform_setup`, with which a run begins, in whatever environment; and `ExistingEnvironment.run`, which would
+not tell a process in which it is. What wraps others to keep what is measured is in `scripts.storing`.
 """
 
 import atexit
 import importlib.metadata
 import os
+import secrets
 import tempfile
 import time
 from pathlib import Path
@@ -18,17 +16,12 @@ from typing import Any
 
 from asv import util
 from asv.commands.setup import Setup
-from asv.console import log
 from asv.environment import ExistingEnvironment
 from asv.plugins.virtualenv import Virtualenv
-from asv.results import Results
 
 from benchmarks.harness import cases
-from scripts import asv_below, asv_git, command, earlier, git_environment, ledger, scratch  # noqa: F401
+from scripts import asv_git, command, git_environment, ledger, scratch, storing  # noqa: F401
 from scripts import setup as venv  # by another name: asv calls what a plugin has as `setup`
-
-BEGAN = time.time()
-"""When this run of asv was started."""
 
 os.environ.setdefault("SYSTEM_VERSION_COMPAT", "0")
 """A Python that was built with an older SDK says 16.0 on macOS 26 otherwise (cpython#135675), and pip, which asks it,
@@ -117,20 +110,21 @@ def last_line(text: str) -> str:
 
 
 def start_scratch() -> None:
-    """Give this process, and what it starts, a folder for temporary files, and the ledger in it."""
+    """Give this process, and what it starts, a folder for temporary files, and in it a ledger of what is no run's."""
     mine = scratch.folder()
     if tempfile.tempdir == str(mine):
         return
     tempfile.tempdir = os.environ["TMPDIR"] = str(mine)
     os.environ.setdefault(ledger.VARIABLE, str(mine / "ledger.jsonl"))
-    os.environ[ledger.BEGAN] = repr(BEGAN)
+    os.environ[ledger.SESSION] = secrets.token_hex(8)
     atexit.register(finish, time.perf_counter())
     command.end_with_parent()
 
 
 def finish(start: float) -> None:
     """Say what share of the run was measuring."""
-    entries = ledger.read(Path(os.environ[ledger.VARIABLE]))
+    paths = [*storing.BEGUN.values()] or [Path(os.environ[ledger.VARIABLE])]
+    entries = [entry for path in paths for entry in ledger.read(path)]
     cases_done = ledger.by_case(entries)
     work = sum(entry.get("wall", 0.0) for entry in entries)
     wall = time.perf_counter() - start
@@ -138,14 +132,8 @@ def finish(start: float) -> None:
         print(f"{len(cases_done)} cases measured: {work:.0f} s of {wall:.0f} s ({work / wall:.0%}) {command.OWN_WORK}")
 
 
-DAMAGED = (util.UserError, ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
-"""What reading a result file that is none raises."""
-
 original_perform_setup = Setup.perform_setup
 original_run = ExistingEnvironment.run
-original_write_json = util.write_json
-original_save = Results.save
-original_load_data = Results.load_data
 
 
 def perform_setup(environments: Any, parallel: int = -1) -> Any:
@@ -160,55 +148,5 @@ def run_in_existing(self: ExistingEnvironment, args: list[str], **kwargs: Any) -
     return original_run(self, args, **kwargs)
 
 
-def write_json(path: str, data: Any, api_version: int | None = None, compact: bool = False) -> None:
-    """asv's own `write_json`, but the file is complete or untouched."""
-    partial = f"{path}.{os.getpid()}.partial"
-    try:
-        original_write_json(partial, data, api_version, compact)
-        with open(partial, "rb") as file:
-            os.fsync(file)
-        os.replace(partial, path)
-    except OSError as error:
-        raise util.UserError(f"cannot write {path}: {error.strerror}; the old file is whole") from error
-    finally:
-        Path(partial).unlink(missing_ok=True)
-
-
-def save(self: Results, result_dir: str) -> None:
-    """asv's own `save`, but what it replaces of an earlier run is kept; and beside its file the ledger of this one."""
-    path = Path(result_dir, self._filename)
-    entries = ledger.read(Path(os.environ.get(ledger.VARIABLE, "")))
-    mine = [entry | {"commit": self.commit_hash} for entry in entries if belongs(entry, self)]
-    began = min([BEGAN, *(entry["time"] for entry in mine)])  # of a run that goes on with another: that one's beginning
-    try:
-        kept = earlier.replaced_in(path, self, began)
-        if kept:
-            original_save(kept, result_dir)
-        original_save(self, result_dir)
-        before = ledger.merge(path.with_suffix(".jsonl"), ledger.with_ceiling(mine))
-        if kept:
-            earlier.write_ledger(Path(result_dir, kept._filename), before)
-    except OSError as error:
-        raise util.UserError(f"cannot write {path}: {error.strerror}; the old file is whole") from error
-
-
-def load_data(self: Results, result_dir: str) -> None:
-    """asv's own `load_data`, but a file that cannot be read is put aside instead of ending the run."""
-    path = Path(result_dir, self._filename)
-    try:
-        original_load_data(self, result_dir)
-    except DAMAGED as error:
-        os.replace(path, path.with_name(path.name + earlier.CORRUPT))
-        log.warning(f"{path} cannot be read, and is now {path.name}{earlier.CORRUPT}: {command.one_line(str(error))}")
-
-
-def belongs(entry: dict[str, Any], results: Results) -> bool:
-    """Whether it was measured for these results; in an existing environment the commit is only known to asv."""
-    return entry["commit"] in (results.commit_hash, None) and entry["environment"] == results.env_name
-
-
 Setup.perform_setup = perform_setup
 ExistingEnvironment.run = run_in_existing
-util.write_json = write_json
-Results.save = save
-Results.load_data = load_data

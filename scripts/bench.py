@@ -2,18 +2,18 @@
 
 import argparse
 import sys
-import tempfile
 import time
 from pathlib import Path
 
 from rich.console import Console
 
 from benchmarks.harness import cases
-from scripts import command, git, ledger, measuring, table
+from scripts import command, git, ledger, machines, measuring, runs, table
 from scripts.report.publisher import publish
 
 LOG = Path(".asv/bench.log")
 HTML = Path(".asv/html")
+RESULTS = Path("results")
 
 EPILOG = """examples:
   python -m scripts.bench                       the quick profile: about five minutes
@@ -23,16 +23,16 @@ exit codes: 0 everything measured, 1 a case failed (the table says which), 2 err
 """
 
 
-def run_asv(profile: str, machine: str | None, console: Console) -> int:
-    """asv's exit code, 0 or 2. Raises UserError if it could not run."""
-    with tempfile.TemporaryDirectory() as folder:
-        run_ledger = Path(folder, "ledger.jsonl")
-        with measuring.running(measuring.arguments("HEAD", profile, machine), run_ledger, profile, LOG) as process:
-            measuring.watch(process, run_ledger, measuring.expected(profile), console)
-            if process.returncode not in (0, 2) or not ledger.finished(ledger.read(run_ledger)):
-                reason = measuring.last_line(LOG.read_text(errors="replace"))
-                raise command.UserError(f"asv measured nothing: {reason} (all of it: {LOG})")
-            return process.returncode
+def run_asv(commit: str, profile: str, machine: str | None, console: Console) -> tuple[int, Path]:
+    """asv's exit code, 0 or 2, and the run. Raises UserError if it could not run."""
+    run = runs.new_path(RESULTS / machines.this(machine), commit)
+    with measuring.running(measuring.arguments("HEAD", profile, machine), run, profile, LOG) as process:
+        measuring.watch(process, run, measuring.expected(profile), console)
+        if process.returncode not in (0, 2) or not ledger.finished(ledger.read(run)):
+            reason = measuring.last_line(LOG.read_text(errors="replace"))
+            raise command.UserError(f"asv measured nothing: {reason} (all of it: {LOG})")
+        runs.complete(run)
+        return process.returncode, run
 
 
 def parser() -> argparse.ArgumentParser:
@@ -51,8 +51,8 @@ def main(arguments: list[str] | None = None) -> int:
         console.print("note: adamw/ has uncommitted changes; what is measured is the commit", markup=False)
     measuring.check_machine(options.machine)
     start = time.perf_counter()
-    code = run_asv(options.profile, options.machine, console)
-    report = table.Report(table.newest(Path("results"), options.machine, commit))
+    code, run = run_asv(commit, options.profile, options.machine, console)
+    report = table.Report(run)
     table.show(report, command.console(width=command.WIDTH))
     print(next((line for line in reversed(LOG.read_text().splitlines()) if command.OWN_WORK in line), ""), flush=True)
     if options.json:

@@ -5,8 +5,8 @@ What cannot be read is named and left out; nothing is written.
 
 import itertools
 import math
-from collections.abc import Iterator
-from datetime import UTC, datetime
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,17 +16,11 @@ import pandas as pd
 from asv import util
 from asv.config import Config
 from asv.repo import NoSuchNameError, get_repo
-from asv.results import Results
 from numpy.typing import NDArray
 
 from benchmarks.harness import numbers
-from scripts import asv_git, asv_mlx, command, earlier, git, lanes, machines, upstream
-
-BENCHMARKS, MACHINE = "benchmarks.json", "machine.json"
-LARGEST_FILE = 64 * 2**20
-
-LATEST = datetime(2200, 1, 1, tzinfo=UTC).timestamp()
-"""Seconds since 1970 that no result is from."""
+from scripts import archive, asv_git, asv_mlx, command, git, lanes, machines, suite, upstream
+from scripts.runs import Head, Odd, Run
 
 MACHINE_KEYS = ("arch", "cpu", "num_cpu", "os", "ram")
 """What asv records of a machine beside its name."""
@@ -36,6 +30,8 @@ FEW = 3
 
 ABOUT = ("machine", "commit", "position", "measured", "path")
 """What a run has beside the machine's facts and the pins."""
+
+INFINITE = (math.inf, -math.inf)
 
 ERRORS = "accuracy."
 """How the metrics begin whose figures may be infinite."""
@@ -53,7 +49,7 @@ class History(NamedTuple):
 
     points    a row a value: machine, environment, metric, case, position (of the commit in history), value, low, high
               (asv's 99 % interval of the median within the run, where it has one), run
-    runs      a row a result file: machine, commit, position, measured (when), path, what it ran on and with
+    runs      a row a run: machine, commit, position, measured (when), path, what it ran on and with
     commits   every commit of the branches, the oldest first
     units     of the metrics
     problems  what could not be read and why, in lines
@@ -67,9 +63,11 @@ class History(NamedTuple):
 
 
 def configuration(path: Path) -> Config:
-    """asv's configuration in `path`. Raises UserError."""
+    """asv's configuration in `path`, its suite's folder seen from here. Raises UserError."""
     try:
-        return Config.load(str(path))
+        config = Config.load(str(path))
+        config.benchmark_dir = str(path.parent / config.benchmark_dir)
+        return config
     except MALFORMED as error:
         raise command.UserError(command.one_line(f"{path}: {error}").rstrip(".") + lanes.missing(path)) from error
 
@@ -77,23 +75,31 @@ def configuration(path: Path) -> Config:
 def read(config: Config, results: Path, machine: str | None = None) -> History:
     """The history of the repository that asv's `config` names, below `results`. Raises UserError if there is none."""
     commits, others = branch_commits(config)
-    benchmarks, unknown = known_benchmarks(results / BENCHMARKS)
+    benchmarks, unknown = suite.described(Path(config.benchmark_dir), results)
     left_out = machines.folders(results)[1]
     positions = {commit: position for position, commit in enumerate(commits)}
     absent = f"is not on the searched branch, or not any more{git.shallow(Path(get_repo(config)._path))}"
+    units = {name: str(one.get("unit", "")) for name, one in benchmarks.items()}
     runs: list[dict[str, Any]] = []
     rows: list[tuple[int, *Value]] = []
-    for path in files(results, machine):
+    found = files(results, machine)
+    several = Counter((archive.folder(path), path.name[:8]) for path in found)
+    counted: set[Any] = set()
+    for path in found:
         try:
-            result = load(path)
-            if result.commit_hash not in positions:
-                raise Unreadable(f"commit {str(result.commit_hash)[:8]} {absent}")
-            told, wrong = values(result, benchmarks)
-            runs.append(about(result, positions[result.commit_hash]) | {"path": str(path)})
+            run = archive.read(path)
+            if run.head.commit not in positions:
+                raise Odd(f"commit {run.head.commit[:8]} {absent}")
+            told, wrong = values(run, benchmarks)
         except MALFORMED as error:
             left_out.append(command.one_line(f"{path}: {str(error) or type(error).__name__}"))
             continue
-        rows += [(len(runs) - 1, *one) for one in told]
+        if several[archive.folder(path), path.name[:8]] > 1:
+            told = once(told, run.head, counted)
+        if run.figures:
+            rows += [(len(runs), *one) for one in told]
+            runs.append(about(run, positions[run.head.commit]))
+        units |= {one.metric: one.unit for one in run.figures if one.unit and one.metric not in units}
         left_out += [command.one_line(f"{path}: {one}") for one in wrong]
     if not rows:
         hint = "; run asv, or name another --results or --lane"
@@ -106,7 +112,7 @@ def read(config: Config, results: Path, machine: str | None = None) -> History:
     for name, column in (("machine", table["machine"]), ("environment", environments(table))):
         points[name] = pd.Categorical(column)[points["run"]]
     points["position"] = table["position"].to_numpy()[points["run"]]
-    units = {command.one_line(name): command.one_line(str(one.get("unit", ""))) for name, one in benchmarks.items()}
+    units = {command.one_line(name): command.one_line(unit) for name, unit in units.items()}
     return History(points, table, commits, units, [*others, *unknown, *left_out])
 
 
@@ -169,12 +175,8 @@ def environments(runs: pd.DataFrame) -> pd.Series:
     return named
 
 
-class Unreadable(Exception):
-    """A file that is left out; the message says why."""
-
-
 MALFORMED = (
-    Unreadable,
+    Odd,
     util.UserError,
     ArithmeticError,
     AttributeError,
@@ -210,37 +212,19 @@ def branch_commits(config: Config) -> tuple[list[str], list[str]]:
     return upstream.with_releases(config, commits) if is_mlx else commits, left_out
 
 
-def known_benchmarks(path: Path) -> tuple[dict[str, dict[str, Any]], list[str]]:
-    """asv's description of every benchmark, and what is wrong with it."""
-    try:
-        described = util.load_json(str(path), api_version=2)
-        return {name: one for name, one in described.items() if isinstance(one, dict)}, []
-    except MALFORMED as error:
-        return {}, [command.one_line(f"{path}: {error}; units and versions are not known")]
-
-
 def files(results: Path, machine: str | None) -> list[Path]:
-    """The result files, machine by machine. Raises UserError for a machine that has none."""
+    """The runs, machine by machine. Raises UserError for a machine that has none."""
     folders, _ = machines.folders(results)
     known = [folder.name for folder in folders]
     if machine and machine not in known:
         raise command.UserError(
             f"no machine {machine!r} below {results}; there are: {', '.join(known) or 'none'}; use --machine"
         )
-    chosen = [folder for folder in folders if machine in (None, folder.name)]
-    names = [[*folder.glob("*.json"), *folder.glob(f"*{earlier.SUFFIX}")] for folder in chosen]
-    return [path for found in names for path in sorted(found) if path.name != MACHINE]
-
-
-def load(path: Path) -> Results:
-    """asv's results in `path`. Raises one of MALFORMED."""
-    if path.stat().st_size > LARGEST_FILE:
-        raise Unreadable(f"over {LARGEST_FILE >> 20} MiB")
-    return Results.load(str(path), machine_name=path.parent.name)
+    return [path for folder in folders if machine in (None, folder.name) for path in archive.paths(folder)]
 
 
 class Value(NamedTuple):
-    """What a result file says of a metric of a case; the interval is NaN where there is none."""
+    """What a run says of a metric of a case; the interval is NaN where there is none."""
 
     metric: str
     case: str
@@ -249,63 +233,51 @@ class Value(NamedTuple):
     high: float
 
 
-def values(result: Results, benchmarks: dict[str, dict[str, Any]]) -> tuple[list[Value], list[str]]:
-    """The values that a result file has, and what is wrong with others, in lines.
+def once(told: list[Value], head: Head, counted: set[Any]) -> list[Value]:
+    """What was told of a commit by no other run yet: copies of older files may each have the same measurement."""
+    of = (head.machine, head.commit, head.environment)
+    new = [one for one in told if (of, one[:3]) not in counted]
+    counted.update((of, one[:3]) for one in new)
+    return new
+
+
+def values(run: Run, benchmarks: dict[str, dict[str, Any]]) -> tuple[list[Value], list[str]]:
+    """The values that a run has, and what is wrong with others, in lines. Of a case measured twice it is the newer one.
 
     Failed and skipped ones are left out, and those of another version of a benchmark than the suite has now.
     """
-    found: list[Value] = []
-    wrong = []
-    older = 0
-    for metric in result.get_all_result_keys():
-        name, version = command.one_line(metric), benchmarks.get(metric, {}).get("version")
-        try:
-            if version is not None and result.benchmark_version[metric] not in (version, None):
-                older += 1
+    found: dict[tuple[str, str], Value] = {}
+    older = set()
+    for figure in run.figures:
+        version = benchmarks.get(figure.metric, {}).get("version")
+        if version is not None and figure.version not in (version, None):
+            older.add(figure.metric)
+            continue
+        name = command.one_line(figure.metric)
+        cases = named(tuple(map(tuple, figure.parameters)))
+        errors = figure.metric.startswith(ERRORS)
+        low, high = (limits(figure.stats.get(f"ci_99_{side}")) for side in "ab")
+        for (place, value), below, above in zip(figure.values(), low, high, strict=False):
+            if value is None or value != value or (value in INFINITE and not errors):
                 continue
-            told, parameters = result._results[metric], result.get_result_params(metric)
-            if parameters is None:
-                raise Unreadable("it has no parameters")
-            cases = [", ".join(map(plain, one)) for one in itertools.product(*parameters)]
-            measured = [number(value) for value in ([None] * len(cases) if told is None else told)]
-            if len(measured) != len(cases):
-                raise Unreadable(f"{len(measured)} values of {len(cases)} case{'s' * (len(cases) != 1)}")
-            within = intervals(result, metric, len(cases))
-            for case, one, (low, high) in zip(cases, measured, within, strict=True):
-                if one is not None and metric.startswith(ERRORS):
-                    found.append(Value(name, case, numbers.from_asv(one), low, high))
-                elif one is not None and math.isfinite(one):
-                    found.append(Value(name, case, one, low, high))
-        except MALFORMED as error:
-            wrong.append(f"{name}: {error}")
-    if older:
-        wrong.append(f"{older} benchmark{'s' * (older > 1)} in {OTHER_VERSION}, in no series")
-    return found, wrong
+            case = cases[place]
+            found[name, case] = Value(name, case, numbers.from_asv(value) if errors else value, below, above)
+    several = "s" * (len(older) > 1)
+    wrong = [f"{len(older)} benchmark{several} in {OTHER_VERSION}, in no series"] if older else []
+    return list(found.values()), [*run.problems, *wrong]
 
 
-def intervals(result: Results, metric: str, count: int) -> list[tuple[float, float]]:
-    """asv's 99 % interval of each of the `count` values of a metric."""
-    stats = result._stats.get(metric) or []
-    if len(stats) != count:
-        return [(math.nan, math.nan)] * count
-    return [(limit(one, "ci_99_a"), limit(one, "ci_99_b")) for one in stats]
+@lru_cache(2**10)  # every run of a long history has the same ones
+def named(parameters: tuple[tuple[str, ...], ...]) -> list[str]:
+    """What the cases of a benchmark are called, in asv's order. Raises Odd."""
+    return [", ".join(map(plain, one)) for one in itertools.product(*parameters)]
 
 
-def limit(stats: Any, name: str) -> float:
-    told = stats.get(name) if isinstance(stats, dict) else None
-    return float(told) if isinstance(told, int | float) and math.isfinite(told) else math.nan
-
-
-def number(value: Any) -> float | None:
-    """A value that was measured, which may be infinite; None of one that failed (null) or was skipped (NaN).
-
-    Raises ValueError if it is neither.
-    """
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ValueError(f"{str(value)[:40]!r} is no number")
-    return None if math.isnan(value) else float(value)
+def limits(told: list[Any] | None) -> Iterable[float]:
+    """asv's limits of the values of a metric; NaN where there is none."""
+    if told is None:
+        return itertools.repeat(math.nan)
+    return [one if isinstance(one, float) and one not in INFINITE else math.nan for one in told]
 
 
 @lru_cache(2**16)  # every file of a long history has the same ones
@@ -314,19 +286,17 @@ def plain(parameter: str) -> str:
     return command.one_line(str(parameter).strip("'"))
 
 
-def about(result: Results, position: int) -> dict[str, Any]:
-    """What a result file was measured on and with, and when."""
-    started = [moment for moment in result.started_at.values() if isinstance(moment, int | float)]
-    measured = float(max(started, default=result.date)) / 1000
-    if not 0 <= measured < LATEST:
-        raise Unreadable("its date is none")
-    said = {key: str(result.params.get(key, "")) for key in MACHINE_KEYS}
-    pins = {name: str(version) for name, version in sorted(result._requirements.items()) if version}
+def about(run: Run, position: int) -> dict[str, Any]:
+    """What a run was measured on and with, and when."""
+    head = run.head
+    said = {key: str(head.params.get(key, "")) for key in MACHINE_KEYS}
+    pins = {name: str(version) for name, version in sorted(head.requirements.items()) if version}
     return pins | {
-        "machine": str(result.params["machine"]),
-        "commit": result.commit_hash,
+        "machine": head.machine,
+        "commit": head.commit,
         "position": position,
-        "measured": measured,
-        "python": str(result._python),
+        "measured": max((one.started_at for one in run.figures if one.started_at), default=head.date) / 1000,
+        "python": head.python,
+        "path": str(run.path),
         **said,
     }

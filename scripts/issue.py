@@ -16,8 +16,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from scripts import alerts, command, history
+from scripts import alerts, command, suite
 from scripts.alerts import Known
+from scripts.machines import FILE as MACHINE
 from scripts.report import news
 from scripts.text import code
 
@@ -132,7 +133,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def look(results: Path) -> Seen:
     """What the alert files below `results` say. Raises UserError if there are none, or none can be read."""
-    machines = [path.parent for lane in (results, results / MLX) for path in sorted(lane.glob(f"*/{history.MACHINE}"))]
+    machines = [path.parent for lane in (results, results / MLX) for path in sorted(lane.glob(f"*/{MACHINE}"))]
     if not machines:
         raise command.UserError(f"no results below {results}; name another --results")
     known: list[Known] = []
@@ -149,7 +150,7 @@ def look(results: Path) -> Seen:
         raise command.UserError(f"no alert can be read, the issue stays as it is: {command.one_line(unread[0])}")
     slower = [one for one in known if one.state == alerts.CONFIRMED and one.worse]
     slower.sort(key=lambda one: (-(change(one) or 0.0), one.name))
-    benchmarks, _ = history.known_benchmarks(results / history.BENCHMARKS)  # without it figures have no units
+    benchmarks, _ = suite.described(Path("benchmarks"), results)  # without it figures have no units
     units = {name: str(one.get("unit", "")) for name, one in benchmarks.items()}
     return Seen(slower, frozenset(one.name for one in known), unread, units, frozenset(of_mlx))
 

@@ -1,24 +1,20 @@
-"""Ledgers kept beside asv's result files: merged run by run, read case by case."""
+"""What the entries of a run say, case by case."""
 
-from pathlib import Path
-
-from benchmarks.harness import numbers
-from benchmarks.harness.files import write_whole
-from benchmarks.harness.ledger import BEGAN, BEGINS, MARKS, VARIABLE, Entry, read
+from benchmarks.harness.ledger import BEGINS, MARKS, SESSION, VARIABLE, Entry, read
 
 __all__ = [
-    "BEGAN",
     "BEGINS",
     "MARKS",
+    "SESSION",
     "VARIABLE",
     "Entry",
     "by_case",
     "failures",
     "finished",
+    "joined",
     "long_run_errors",
     "machine",
     "marks",
-    "merge",
     "read",
     "skipped",
     "with_ceiling",
@@ -83,16 +79,11 @@ def with_ceiling(entries: list[Entry]) -> list[Entry]:
             held_against = {name: entry.get(name) for name in held_against}
         elif entry["what"] == "resumed":
             held_against |= {"marks": entry.get("marks")}
-        complete.append(entry | held_against if entry["what"] == "case" else entry)
+        complete.append(held_against | entry if entry["what"] == "case" else entry)
     return complete
 
 
-def merge(path: Path, run: list[Entry]) -> list[Entry]:
-    """Put a `run` into `path`, in place of an older run's entries of the same cases and machine, which it returns."""
-    if not run:
-        return []
-    old = read(path)
-    new = {(entry["what"] in BEGINS, entry.get("case")) for entry in run}
-    kept = [entry for entry in old if (entry["what"] in BEGINS, entry.get("case")) not in new]
-    write_whole(path, "".join(numbers.line(entry) + "\n" for entry in kept + run), durable=True)
-    return [entry for entry in old if entry not in kept and entry not in run]
+def joined(old: list[Entry], new: list[Entry]) -> list[Entry]:
+    """The entries of two runs of a commit: those of the old one make way for the new one's of the same case."""
+    replaced = {(entry["what"] in BEGINS, entry.get("case")) for entry in new}
+    return [entry for entry in old if (entry["what"] in BEGINS, entry.get("case")) not in replaced] + new

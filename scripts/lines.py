@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Meta
 
 from benchmarks.harness import numbers
-from benchmarks.harness.files import append_line
+from benchmarks.harness.files import append_line, locked
 from scripts import command
 
 LARGEST_FILE = 64 * 2**20
@@ -43,11 +43,19 @@ class Named(msgspec.Struct):
 
 
 def add(path: Path, *entries: Mapping[str, Any]) -> None:
-    """Add a line an entry in one piece, each with an id of its own, so that the power may go."""
+    """Add a line an entry to a machine's file, in one piece, so that the power may go.
+
+    Each gets an id, unless it has one; then it is added once, however often it is added.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    lines = [numbers.line({**entry, "id": secrets.token_hex(8)}) for entry in entries]
-    if lines:
-        append_line(path, "\n".join(lines), durable=True)
+    with locked(path.parents[1]):
+        known: set[str] = set()
+        if any("id" in entry for entry in entries):
+            known.update(read(path, lambda _, entry: entry.get("id", ""))[0])
+        new = [{**entry, "id": entry.get("id") or secrets.token_hex(8)} for entry in entries]
+        told = [numbers.line(entry) for entry in new if entry["id"] not in known]
+        if told:
+            append_line(path, "\n".join(told), durable=True)
 
 
 def read(path: Path, make: Callable[[str, Entry], Kind]) -> tuple[list[Kind], list[str]]:

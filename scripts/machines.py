@@ -4,14 +4,25 @@ A machine's name is a folder on macOS and on Linux, a key of asv's file, a path 
 workflow carries, and a word in every report. One rule holds for all of them, and whoever takes a name asks it here.
 """
 
+import json
 import platform
 import unicodedata
 from pathlib import Path
 
+from benchmarks.harness.ledger import RUNS
 from scripts import command
 
 FILE = "machine.json"
 """What asv writes into a machine's folder."""
+
+EVENTS = ("alerts.jsonl", "calibration.jsonl", "nights.jsonl", "releases.jsonl")
+"""What happened on a machine: each file is a set of lines that only grows."""
+
+VERSION = 1
+"""Of that file."""
+
+MOST_TEXT = 1000
+"""Characters of what it says."""
 
 MOST_BYTES = 100
 """Of a name: beside it a file's name has a lane, a commit and an ending, and a file system allows 255 for all."""
@@ -83,7 +94,7 @@ def folders(results: Path) -> tuple[list[Path], list[str]]:
     """The machines' folders below `results`; and in lines which others have results, and why they are no machine's."""
     found, left_out = [], []
     for folder in sorted(results.iterdir()) if results.is_dir() else []:
-        described = (folder / FILE).exists()
+        described = any((folder / name).exists() for name in (FILE, RUNS, *EVENTS))
         if not described and (not folder.is_dir() or not has_results(folder)):
             continue
         if why_not(folder.name):
@@ -97,4 +108,18 @@ def folders(results: Path) -> tuple[list[Path], list[str]]:
 
 def has_results(folder: Path) -> bool:
     """Whether files of results are in a folder itself. A lane's has its machines' folders, and what asv describes."""
-    return any(path.suffix in (".json", ".jsonl") and path.name not in RESERVED for path in folder.iterdir())
+    names = {path.name for path in folder.iterdir()}
+    return RUNS in names or any(Path(one).suffix in (".json", ".jsonl") and one not in RESERVED for one in names)
+
+
+def described(name: str, text: bytes) -> None:
+    """Raise ValueError unless that is asv's file of the machine called `name`."""
+    told = json.loads(text)
+    if not isinstance(told, dict) or told.get("machine") != name:
+        raise ValueError(f"it is not asv's file of machine {name!r}")
+    if told.get("version") != VERSION or not all(is_text(value) for key, value in told.items() if key != "version"):
+        raise ValueError("it is no file of asv's of a machine")
+
+
+def is_text(value: object) -> bool:
+    return isinstance(value, str) and len(value) < MOST_TEXT and value.isprintable()

@@ -1,46 +1,29 @@
-"""Share results through a branch of their own: `pull` what it has, `push` or `pack` what this machine measured.
+"""Share results through a branch of their own: `pull` what it has, `push` or `pack` what was measured here.
 
-The branch has one folder a machine, as results/ has, and asv's benchmarks.json. Nothing is checked out: a commit is
-made of what is on the branch and of this machine's files, and made anew on top of another machine's if that was faster.
-Files that are only ever added to (alerts, calibrations, nights) are joined line by line.
+The branch has one folder a machine, as results/ has. Runs and lines of events are only ever added, on either side: what
+one lacks the other gives it, and nothing is replaced. What older versions put there comes as runs.
 """
 
 import argparse
-import json
-import os
 import random
-import re
 import stat
 import sys
+import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple, Protocol
 
-from benchmarks.harness.files import write_whole
-from scripts import carried, command, earlier, git, history, lanes, machines, scratch
-from scripts.carried import Entry, machine_of, same_folder
-from scripts.history import BENCHMARKS, MACHINE
+from benchmarks.harness.files import locked, write_whole
+from benchmarks.harness.ledger import LONGEST_LINE
+from scripts import branch, carried, command, derived, history, lanes, legacy, machines, runs, scratch, suite
+from scripts.branch import File, Unreachable, blob_of
+from scripts.carried import Place
 
-TIP = "refs/adamw"
-"""Below which this clone keeps what it saw of the branch, so that it is not fetched whole again."""
-
-ADDED_TO = ("alerts.jsonl", "calibration.jsonl", "nights.jsonl", "releases.jsonl")
-TIME = re.compile(r'"time": (\d{1,12}(?:\.\d{1,9})?)')
 TRIES = 30
 LONGEST_PAUSE = 5.0
 """Seconds between two tries, at most: chance decides, so that two machines do not meet again."""
-
-NETWORK_SECONDS = 120
-
-PLAIN = ["-c", "gc.auto=0", "-c", "maintenance.auto=false", "-c", "protocol.ext.allow=never"]
-"""What git must not do beside what it is asked for."""
-
-IDENTITY = {
-    f"GIT_{who}_{what}": told
-    for who in ("AUTHOR", "COMMITTER")
-    for what, told in (("NAME", "AdamW nightly"), ("EMAIL", "nightly@localhost"))
-}
 
 EPILOG = """examples:
   python -m scripts.share pull --remote origin                     what all machines measured, into results/
@@ -51,335 +34,261 @@ exit codes: 0 done, 2 error: nothing is lost, say it again, 130 interrupted
 """
 
 
-class Unreachable(command.UserError):
-    """The remote does not answer."""
+class Store(Protocol):
+    """A branch, as `scripts.branch` has it."""
+
+    def alone(self) -> AbstractContextManager[object]: ...
+
+    def fetch(self) -> None: ...
+
+    def files(self) -> dict[str, File]: ...
+
+    def contents(self, files: Iterable[tuple[str, File]]) -> Iterator[tuple[str, bytes]]: ...
+
+    def push(self, changed: Mapping[str, bytes], message: str) -> str: ...
 
 
-class Where(NamedTuple):
-    """A branch of a remote, the clone it is seen from, and the folder that it is a copy of."""
+class Shared(NamedTuple):
+    """How many files changed, and what was not shared, by its path, and why."""
 
-    remote: str
-    branch: str
-    results: Path
-
-    @property
-    def seen(self) -> str:
-        """The newest commit of the branch that this clone has seen."""
-        return f"{TIP}/{self.branch}"
-
-    @property
-    def base(self) -> str:
-        """The newest one whose files `results` has."""
-        return f"{TIP}/base/{self.branch}"
+    changed: int
+    left_out: dict[str, str]
 
 
-def call(*arguments: str, given: bytes = b"", index: Path | None = None, seconds: float | None = None) -> bytes:
-    """What git prints. Raises UserError; Unreachable if it takes longer than `seconds`."""
-    more = IDENTITY | {"GIT_TERMINAL_PROMPT": "0"} | ({"GIT_INDEX_FILE": str(index)} if index else {})
-    try:
-        done = git.start(*PLAIN, *arguments, given=given, seconds=seconds, more=more)
-    except git.NoAnswer as error:
-        raise Unreachable(f"git {arguments[0]}: no answer in {seconds:g} s; check the network") from error
-    if done.returncode:
-        told = done.stderr.decode(errors="replace")
-        raise command.UserError(git.known_cause(told) or f"git {arguments[0]}: {git.reason(told)}")
-    return done.stdout
+def pull(store: Store, results: Path, machine: str | None = None) -> Shared:
+    """Add to `results` what only the branch has, of a machine or of all. Raises UserError, Unreachable.
 
-
-def tip(where: Where) -> str | None:
-    """The newest commit of the branch, fetched; None if there is no such branch. Raises Unreachable."""
-    name = f"refs/heads/{where.branch}"
-    try:
-        listed = call("ls-remote", "--", where.remote, name, seconds=NETWORK_SECONDS).decode().split()
-        if not listed:
-            forget(where)
-            return None
-        lock = Path(call("rev-parse", "--git-path", where.seen).decode().strip() + ".lock")
-        lock.unlink(missing_ok=True)  # of a git that was killed: only one of ours runs at a time
-        call(
-            "fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--refmap=", "--", where.remote,
-            f"+{name}:{where.seen}", seconds=NETWORK_SECONDS,
-        )  # fmt: skip
-    except Unreachable:
-        raise
-    except command.UserError as error:
-        raise Unreachable(f"{where.remote} cannot be reached: {error}; results stay in {where.results}") from error
-    return call("rev-parse", where.seen).decode().strip()
-
-
-def known(name: str) -> str | None:
-    """The commit of a name, None if there is none."""
-    try:
-        return call("rev-parse", "--verify", "--quiet", name).decode().strip()
-    except command.UserError:
-        return None
-
-
-def forget(where: Where) -> None:
-    """There is no such branch any more: what was seen of it is no version to compare with."""
-    for name in (where.seen, where.base):
-        call("update-ref", "-d", name)
-
-
-def entries(commit: str | None) -> list[Entry]:
-    """Every file of the branch."""
-    if not commit:
-        return []
-    found = []
-    for line in os.fsdecode(call("ls-tree", "-r", "-l", "-z", "--full-tree", commit)).split("\0")[:-1]:
-        about, _, path = line.partition("\t")
-        mode, _, blob, size = about.split()
-        plain = mode == "100644"
-        found.append(Entry(path, blob, carried.why_not(path, int(size) if plain else 0, plain)))
-    return found
-
-
-def listing(commit: str | None) -> dict[str, str]:
-    """The blob of every file of the branch that is carried."""
-    return {one.path: one.blob for one in entries(commit) if not one.why_not}
-
-
-def content(blob: str) -> str:
-    return call("cat-file", "blob", blob).decode(errors="replace")
-
-
-def local_entries(where: Where, machine: str | None) -> list[Entry]:
-    """Every file in the folder of a machine, or of all. Raises UserError for a name that no machine has."""
-    folders = [where.results / machines.named(machine)] if machine else machines.folders(where.results)[0]
-    found = []
-    for path in (path for folder in folders if folder.is_dir() for path in sorted(folder.iterdir())):
-        about, name = path.lstat(), f"{path.parent.name}/{path.name}"
-        plain = stat.S_ISREG(about.st_mode)
-        whose = "" if (path.parent / MACHINE).exists() else f"no {MACHINE} beside it says of which machine"
-        found.append(Entry(name, "", carried.why_not(name, about.st_size, plain) or whose))
-    return found
-
-
-def local_files(where: Where, machine: str | None) -> dict[str, Path]:
-    """The files of results here that are carried, by their path on the branch."""
-    return {one.path: where.results / one.path for one in local_entries(where, machine) if not one.why_not}
-
-
-def not_here(where: Where) -> dict[str, str]:
-    """What the branch has and this clone does not take, and why."""
-    every = entries(known(where.seen))
-    others = same_folder(where.results, (one.path for one in every if not one.why_not))
-    told = {one.path: one.why_not for one in every}
-    told |= {
-        path: f"where case makes no difference it is {others[machine_of(path)]}'s folder"
-        for path in told
-        if machine_of(path) in others
-    }
-    return {path: why for path, why in told.items() if why}
-
-
-def not_there(where: Where, machine: str | None) -> dict[str, str]:
-    """What is here and not on the branch as it was last seen, and why it stays here."""
-    there, every = listing(known(where.seen)), local_entries(where, machine)
-    paths = [one.path for one in every if not one.why_not]
-    blobs = blobs_of([where.results / path for path in paths])
-    damaged = [
-        path
-        for path, blob in zip(paths, blobs, strict=True)
-        if there.get(path) != blob and not readable(where.results / path)
-    ]
-    return {one.path: one.why_not for one in every if one.why_not} | dict.fromkeys(damaged, "it cannot be read")
-
-
-def blobs_of(paths: list[Path], write: bool = False) -> list[str]:
-    """git's names of the contents of files."""
-    if not paths:
-        return []
-    given = os.fsencode("".join(f"{path.absolute()}\n" for path in paths))
-    return (
-        call("hash-object", *(["-w"] if write else []), "--no-filters", "--stdin-paths", given=given).decode().split()
-    )
-
-
-def pull(where: Where, machine: str | None = None) -> int:
-    """Bring what the branch has, and `where.results` has not, there. How many files changed. Raises UserError.
-
-    Of a file that both have the one is kept that was changed since both were the same; if both were, the newer result,
-    and beside it what that replaces of the other.
+    What is odd of it is left there and named.
     """
-    newest = tip(where)
-    there, base = listing(newest), listing(known(where.base))
-    ours = local_files(where, machine)
-    here = dict(zip(ours, blobs_of(list(ours.values())), strict=True))
-    others = same_folder(where.results, there)
-    changed = 0
-    for path, blob in there.items():
-        if path == BENCHMARKS or machine not in (None, machine_of(path)) or here.get(path) == blob:
-            continue
-        if machine_of(path) in others:
-            continue
-        changed += reconcile(where.results / path, content(blob), here.get(path), base.get(path), blob)
-    merged, described_here = merged_benchmarks(where, there), where.results / BENCHMARKS
-    if BENCHMARKS in there and not same_descriptions(described_here, merged):
-        write_whole(described_here, merged)
-        changed += 1
-    if newest and machine is None:
-        call("update-ref", where.base, newest)
-    return changed
+    with store.alone():
+        store.fetch()
+        return brought(store, results, machine)
 
 
-def reconcile(path: Path, theirs: str, here: str | None, base: str | None, blob: str) -> int:
-    """Make one file of two, of which the blobs are `here` and `blob`, and once were `base`. Whether it changed."""
-    if path.name in ADDED_TO:
-        ours = path.read_text(errors="replace") if here else ""
-        text = joined(ours, theirs)
-        if text != ours:
-            write_whole(path, text)
-        return int(text != ours)
-    if here is None or here == base or not readable(path):
-        write_whole(path, theirs)
-        return 1
-    if base != blob and path.suffix == ".jsonl" and latest(theirs) > latest(path.read_text(errors="replace")):
-        write_whole(path, theirs)
-        return 1
-    if base != blob and path.suffix == ".json" and path.name != MACHINE:
-        return earlier.join(path, theirs)
-    return 0
+def brought(store: Store, results: Path, machine: str | None) -> Shared:
+    """What of the branch, as it was fetched, was added to `results`."""
+    there, left_out = taken(store, results, machine)
+    older = {path: file for path, file in there.items() if Place.of(path).is_older}
+    newer = {path: file for path, file in there.items() if path not in older and differs(results / path, file)}
+    changed = {path for path, text in store.contents(newer.items()) if added(results, path, text, left_out)}
+    with tempfile.TemporaryDirectory(dir=scratch.folder()) as folder:
+        for path, text in store.contents(older.items()):
+            with left_out_if_odd(path, left_out):
+                write_whole(Path(folder, path), text)
+        for old in sorted(Path(folder).iterdir()):
+            changed |= converted(old, results, left_out)
+    for ours in machines.folders(results)[0]:
+        with left_out_if_odd(f"{ours.name}/", left_out):
+            derived.of_machine(ours)
+    return Shared(len(changed), left_out)
 
 
-def latest(text: str) -> float:
-    """When the newest entry of a ledger was made, seconds since 1970."""
-    times = [float(found) for found in TIME.findall(text)]
-    return max(times, default=0.0)
-
-
-def readable(path: Path) -> bool:
-    """Whether a file of results is JSON; of a ledger each line is looked at where it is read."""
-    if path.suffix == ".jsonl":
-        return path.stat().st_size > 0
+@contextmanager
+def left_out_if_odd(path: str, left_out: dict[str, str]) -> Iterator[None]:
+    """Go on without a file with which something is wrong, and name it."""
     try:
-        json.loads(path.read_text())
-    except (OSError, ValueError, RecursionError):
-        return False
+        yield
+    except (runs.Odd, OSError) as error:
+        told = error.strerror if isinstance(error, OSError) else str(error)
+        left_out[path] = command.one_line(told or type(error).__name__)
+
+
+def taken(store: Store, results: Path, machine: str | None) -> tuple[dict[str, File], dict[str, str]]:
+    """The files of the branch that are carried, those of a machine or all; and of the others, why they are not."""
+    wanted = None if machine is None else machines.named(machine)
+    files = {path: file for path, file in store.files().items() if wanted in (None, Place.of(path).machine)}
+    files.pop(suite.FILE, None)  # asv's descriptions are each suite's own
+    left_out = {path: why for path, file in files.items() if (why := carried.why_not(path, file.size, file.plain))}
+    there = {path: file for path, file in files.items() if path not in left_out}
+    others = carried.same_folder(results, there)
+    for path in [path for path in there if Place.of(path).machine in others]:
+        left_out[path] = f"where case makes no difference it is {others[Place.of(path).machine]}'s folder"
+        del there[path]
+    return there, left_out
+
+
+def differs(path: Path, file: File) -> bool:
+    """Whether what is at `path` may lack something of the branch's file."""
+    if path.name == machines.FILE:
+        return not derived.is_machines(path)
+    try:
+        text = content(path)
+    except (runs.Odd, OSError):
+        return True
+    return text is None or blob_of(text, file.blob) != file.blob
+
+
+def content(path: Path) -> bytes | None:
+    """What is in a file; None if there is none. Raises Odd if it is something else, OSError."""
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        return None
+    if not stat.S_ISREG(mode):
+        raise runs.Odd("a link, or no file, is in its place here")
+    return path.read_bytes()
+
+
+def added(results: Path, path: str, text: bytes, left_out: dict[str, str]) -> bool:
+    """Whether there was something to add of a file of the branch."""
+    if why := carried.odd(path, text):
+        left_out[path] = why
+    else:
+        with left_out_if_odd(path, left_out):
+            return add(results, path, text)
+    return False
+
+
+def add(results: Path, path: str, theirs: bytes) -> bool:
+    """Add to a file of results what only `theirs` has; whether there was anything. Raises Odd, OSError."""
+    target = results / path
+    if any(one.is_symlink() for one in target.parents[: path.count("/")]):
+        raise runs.Odd("a link is in the place of its folder here")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with locked(results):
+        ours = content(target) or b""
+        new = carried.joined(ours, theirs) if Place.of(path).grows else theirs
+        if Place.of(path).grows and set(carried.lines(new)) == set(carried.lines(ours)):
+            return False
+        if len(new) > runs.LARGEST_FILE:
+            raise runs.Odd(f"with what is here it is over {runs.LARGEST_FILE >> 20} MiB")
+        write_whole(target, new, durable=True)
     return True
 
 
-def same_descriptions(path: Path, text: str) -> bool:
-    return path.exists() and described(path.read_text(errors="replace")) == described(text)
+def converted(old: Path, results: Path, left_out: dict[str, str]) -> set[str]:
+    """Add the runs that results of older versions become, which are in the folder `old` of a machine; their paths."""
+    found = set()
+    for path in legacy.left(old):
+        name = f"{old.name}/{runs.RUNS}/{legacy.run_path(path).name}"
+        with left_out_if_odd(f"{old.name}/{path.name}", left_out):
+            if not (results / name).exists() and add(results, name, legacy.as_lines(legacy.read(path), path).encode()):
+                found.add(name)
+    return found
 
 
-def pack(where: Where, machine: str | None, into: Path) -> int:
-    """Copy what the branch has not, or not so, into the folder `into`, for who may push it. How many files."""
+def here(results: Path, machine: str | None) -> tuple[dict[str, Path], dict[str, str]]:
+    """The files of results that are carried, those of a machine or all; and of the others, why they are not.
+
+    What older versions left becomes runs.
+    """
+    folders = machines.folders(results)[0] if machine is None else [results / machines.named(machine)]
+    ours: dict[str, Path] = {}
+    left_out: dict[str, str] = {}
+    for folder in folders:
+        if folder.is_symlink():
+            left_out[f"{folder.name}/"] = "a link"
+        elif folder.is_dir():
+            for path in legacy.left(folder):
+                with left_out_if_odd(f"{folder.name}/{path.name}", left_out):
+                    legacy.convert(path)
+            for path in files_of(folder):
+                name = path.relative_to(results).as_posix()
+                if why := why_not_shared(path, name):
+                    left_out.setdefault(name, why)
+                else:
+                    ours[name] = path
+    return ours, left_out
+
+
+def files_of(folder: Path) -> list[Path]:
+    """What is in a machine's folder and in that of its runs, but for what is made of runs."""
+    inside = folder / runs.RUNS
+    found = [path for path in folder.iterdir() if not is_derived(path)]
+    if inside.is_dir() and not inside.is_symlink():
+        found = [*(path for path in found if path != inside), *inside.iterdir()]
+    return sorted(found)
+
+
+def is_derived(path: Path) -> bool:
+    """Whether that is a file that was made of runs."""
     try:
-        pull(where, machine)
-        there = listing(known(where.seen))
-    except Unreachable:
-        there = {}  # all of it then
-    ours = local_files(where, machine)
-    blobs = blobs_of(list(ours.values()))
-    new = {
-        name
-        for (name, path), blob in zip(ours.items(), blobs, strict=True)
-        if there.get(name) != blob and readable(path)
-    }
-    folders = {machine_of(name) for name in new}
-    packed = new | ({f"{folder}/{MACHINE}" for folder in folders} & set(ours))  # without it a folder is no machine's
-    for name in sorted(packed):
-        write_whole(into / name, ours[name].read_text(errors="replace"))
-    if packed and (where.results / BENCHMARKS).exists():
-        write_whole(into / BENCHMARKS, (where.results / BENCHMARKS).read_text(errors="replace"))
-    return len(packed)
+        return stat.S_ISREG(path.lstat().st_mode) and legacy.is_derived(path)
+    except OSError:
+        return False
 
 
-def push(where: Where, machine: str | None, message: str) -> int:
-    """Put this machine's files on the branch. How many changed. Raises UserError, Unreachable without a network."""
+def why_not_shared(path: Path, name: str) -> str:
+    """Why a file of results is not shared; empty if it is."""
+    place = Place.of(name)
+    if place.name == runs.RUNS:
+        return "a link, or no folder"
+    try:
+        about = path.lstat()
+        if why := carried.why_not(name, about.st_size, stat.S_ISREG(about.st_mode)):
+            return why
+        if place.is_older:
+            return "it cannot be read"
+        with path.open("rb") as file:
+            return carried.odd(name, file.readline(LONGEST_LINE) if place.grows else file.read(LONGEST_LINE))
+    except OSError as error:
+        return error.strerror or "it cannot be read"
+
+
+def missing(store: Store, ours: Mapping[str, Path], left_out: dict[str, str]) -> dict[str, bytes]:
+    """Of `ours` what the branch has not, or has less of: as it is with what the branch has."""
+    there = store.files()
+    new = {name: whole(name, path) for name, path in ours.items() if name not in there or not there[name].size}
+    grow = [name for name in ours if name not in new and Place.of(name).grows]
+    less = {name: there[name] for name in grow if differs(ours[name], there[name])}
+    too_large = [name for name, file in less.items() if file.size > runs.LARGEST_FILE]
+    for name, theirs in store.contents((name, file) for name, file in less.items() if name not in too_large):
+        text = carried.joined(theirs, whole(name, ours[name]))
+        if set(carried.lines(text)) != set(carried.lines(theirs)):
+            new[name] = text
+    too_large += [name for name, text in new.items() if len(text) > runs.LARGEST_FILE]
+    left_out |= dict.fromkeys(too_large, f"with what the branch has it is over {runs.LARGEST_FILE >> 20} MiB")
+    return {name: text for name, text in new.items() if text and name not in too_large}
+
+
+def whole(name: str, path: Path) -> bytes:
+    """A file as it is shared: without a line that is just being written."""
+    text = path.read_bytes()
+    return carried.joined(text, b"") if Place.of(name).grows else text
+
+
+def push(store: Store, results: Path, machine: str | None, message: str) -> Shared:
+    """Add to the branch what only `results` has, of a machine or of all. Raises UserError, Unreachable."""
     for number in range(TRIES):
-        pull(where, machine)  # so that nothing that is there is written over
-        before = known(where.seen)
-        changed, commit = committed(where, machine, before, message)
-        if not changed:
-            return 0
-        try:
-            call(
-                "push", "--quiet", "--porcelain", "--", where.remote, f"{commit}:refs/heads/{where.branch}",
-                seconds=NETWORK_SECONDS,
-            )  # fmt: skip
-            call("update-ref", where.seen, commit)
-            return changed
-        except command.UserError as error:
-            reason = str(error)
-        after = tip(where)  # Unreachable ends it here
-        if after == before and number >= TRIES // 3:  # nobody was faster, and it is no push under way either
-            raise command.UserError(f"{where.remote} takes no push: {reason}; results stay in {where.results}")
+        with store.alone():
+            store.fetch()
+            brought(store, results, machine)
+            ours, left_out = here(results, machine)
+            carried.refuse_another(ours, store.files())
+            changed = missing(store, ours, left_out)
+            reason = store.push(changed, message) if changed else ""
+        if not reason:
+            return Shared(len(changed), left_out)
+        if number >= TRIES // 3 and not moved(store):  # nobody was faster, and it is no push under way either
+            raise command.UserError(f"{store} takes no push: {reason}; results stay in {results}")
         time.sleep(random.uniform(0, min(LONGEST_PAUSE, 0.1 * 2**number)))
-    raise command.UserError(f"{where.remote}: others were faster {TRIES} times; results stay in {where.results}")
+    raise command.UserError(f"{store}: others were faster {TRIES} times; results stay in {results}")
 
 
-def committed(where: Where, machine: str | None, parent: str | None, message: str) -> tuple[int, str]:
-    """How many files differ from those of `parent`, and a commit that has them. Nothing is checked out."""
-    there = listing(parent)
-    ours = local_files(where, machine)
-    carried.refuse_another(ours, there)
-    changed: dict[str, str] = {}
-    for (name, path), blob in zip(ours.items(), blobs_of(list(ours.values())), strict=True):
-        if there.get(name) == blob or not (path.name in ADDED_TO or readable(path)):
-            continue
-        if name in there and path.name in ADDED_TO:
-            text = joined(content(there[name]), path.read_text(errors="replace"))
-            blob = written(text)
-            if blob == there[name]:
-                continue
-        else:
-            (blob,) = blobs_of([path], write=True)
-        changed[name] = blob
-    if (where.results / BENCHMARKS).exists():
-        blob = written(merged_benchmarks(where, there))
-        if there.get(BENCHMARKS) != blob:
-            changed[BENCHMARKS] = blob
-    if not changed:
-        return 0, ""
-    index = scratch.folder() / "results.index"
-    index.unlink(missing_ok=True)
-    if parent:
-        call("read-tree", parent, index=index)
-    lines = "".join(f"100644 {blob}\t{name}\0" for name, blob in changed.items())
-    call("update-index", "--add", "-z", "--index-info", given=lines.encode(), index=index)
-    tree = call("write-tree", index=index).decode().strip()
-    parents = ["-p", parent] if parent else []
-    return len(changed), call("commit-tree", *parents, "-m", message, tree).decode().strip()
+def moved(store: Store) -> bool:
+    """Whether the branch is another than it was when it was fetched."""
+    with store.alone():
+        before = store.files()
+        store.fetch()
+        return store.files() != before
 
 
-def written(text: str) -> str:
-    return call("hash-object", "-w", "--stdin", given=text.encode()).decode().strip()
-
-
-def joined(one: str, other: str) -> str:
-    """The lines of both: those of `one`, and after them those that only `other` has."""
-    known = set(one.splitlines())
-    more = [line for line in other.splitlines() if line not in known]
-    return "".join(f"{line}\n" for line in [*one.splitlines(), *more])
-
-
-def merged_benchmarks(where: Where, there: Mapping[str, str]) -> str:
-    """asv's descriptions of here and of the branch: of every benchmark the newer one, else this machine's."""
-    path = where.results / BENCHMARKS
-    here = described(path.read_text(errors="replace")) if path.exists() else {}
-    others = described(content(there[BENCHMARKS])) if BENCHMARKS in there else {}
-    merged = others | {name: one for name, one in here.items() if version(one) >= version(others.get(name))}
-    return json.dumps(dict(sorted(merged.items())), indent=4) + "\n"
-
-
-def described(text: str) -> dict[str, Any]:
-    try:
-        told = json.loads(text)
-    except (ValueError, RecursionError):
-        return {}
-    return told if isinstance(told, dict) else {}
-
-
-def version(one: Any) -> tuple[int, int]:
-    """What tells the newer description of a benchmark: its version, set by hand, and then how many cases it has."""
-    if not isinstance(one, dict):
-        return -1, -1
-    told = str(one.get("version", ""))
-    params = one.get("params")
-    count = sum(len(values) for values in params if isinstance(values, list)) if isinstance(params, list) else 0
-    return (int(told) if told.isdecimal() and len(told) < 9 else 0), count
+def pack(store: Store, results: Path, machine: str | None, into: Path) -> Shared:
+    """Copy what the branch has not into the folder `into`, for who may push it: all if nobody knows what that is."""
+    with store.alone():
+        try:
+            store.fetch()
+            brought(store, results, machine)
+            ours, left_out = here(results, machine)
+            new = missing(store, ours, left_out)
+        except Unreachable:
+            ours, left_out = here(results, machine)
+            new = {name: whole(name, path) for name, path in ours.items()}
+    described = {f"{Place.of(name).machine}/{machines.FILE}" for name in new}  # without it a folder is no machine's
+    new |= {name: whole(name, path) for name, path in ours.items() if name in described}
+    for path, text in new.items():
+        write_whole(into / path, text)
+    return Shared(len(new), left_out)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -398,52 +307,38 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     of_lane = Path(history.configuration(options.lane).results_dir)
     results = options.results or of_lane
-    where = checked(Where(options.remote, options.branch or lanes.branch(of_lane), results))
+    store = branch.checked(options.remote, options.branch or lanes.branch(of_lane))
     if options.what == "pack" and not options.into:
         raise command.UserError("pack into which folder? --into DIR")
-    with command.busy(f"{options.what}ing results, branch {where.branch} of {where.remote}"):
+    with command.busy(f"{options.what}ing results, {store}"):
         if options.what == "pull":
-            count = pull(where, options.machine)
-            left_out = not_here(where)
+            done = pull(store, results, options.machine)
         elif options.what == "pack":
-            count = pack(where, options.machine, options.into)
-            left_out = not_there(where, options.machine)
+            done = pack(store, results, options.machine, options.into)
         else:
-            count = push(where, options.machine, f"results of {', '.join(with_files(where, options.machine))}"[:200])
-            left_out = not_there(where, options.machine)
-    print(f"{count} files {DONE[options.what]}")
+            names = ", ".join(with_files(results, options.machine))
+            done = push(store, results, options.machine, f"results of {names}"[:200])
+    print(f"{done.changed} files {DONE[options.what]}")
     folders = [] if options.machine else machines.folders(results)[1]
-    for line in [*(f"left out: {line}" for line in folders), *carried.told(left_out)]:
+    for line in [*(f"left out: {line}" for line in folders), *carried.told(done.left_out)]:
         print(line)
     return 0
 
 
-def with_files(where: Where, machine: str | None) -> list[str]:
+def with_files(results: Path, machine: str | None) -> list[str]:
     """The machines, or the one that is asked for, of which there are results here. Raises UserError for none."""
-    found = sorted({machine_of(path) for path in local_files(where, machine)})
+    found = sorted({Place.of(path).machine for path in here(results, machine)[0]})
     if found:
         return found
-    there, others = machines.folders(where.results)
+    there, others = machines.folders(results)
     if machine and there:
         names = ", ".join(folder.name for folder in there)
-        raise command.UserError(f"no machine {machine!r} below {where.results}; there are: {names}")
+        raise command.UserError(f"no machine {machine!r} below {results}; there are: {names}")
     reason = f": {others[0]}" if others else "; run asv, or name another --results"
-    raise command.UserError(f"no results below {where.results}{reason}")
+    raise command.UserError(f"no results below {results}{reason}")
 
 
 DONE = {"pull": "brought", "push": "put on the branch", "pack": "packed"}
-
-
-def checked(where: Where) -> Where:
-    """`where`, if its names are ones. Raises UserError."""
-    git.output("rev-parse", "--git-dir")
-    if where.remote.startswith("-") or not where.remote:
-        raise command.UserError(f"no remote {where.remote[:20]!r}; git remote lists them")
-    try:
-        call("check-ref-format", f"refs/heads/{where.branch}")
-    except command.UserError as error:
-        raise command.UserError(f"{where.branch[:20]!r} cannot be a branch's name") from error
-    return where
 
 
 if __name__ == "__main__":

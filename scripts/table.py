@@ -13,7 +13,7 @@ from rich.table import Table
 from benchmarks.harness import cases
 from benchmarks.harness.ceiling import Ceiling
 from benchmarks.harness.measurement import Measurement, Traffic
-from scripts import command, git, ledger
+from scripts import archive, command, git, ledger
 
 WIDTH = command.WIDTH
 NOTE_WIDTH = 9
@@ -40,12 +40,13 @@ EPILOG = """examples:
 
 
 class Report:
-    """One machine's results for one commit."""
+    """What one machine measured of one commit in one environment, in whatever run."""
 
     def __init__(self, path: Path) -> None:
+        """Raises UserError, and what reading a damaged run does."""
         self.path = path
-        self.machine_name = path.parent.name
-        entries = ledger.read(path)
+        self.machine_name = archive.folder(path).name
+        entries = archive.together(path)
         self.cases = ledger.by_case(entries)
         self.long_run_errors = ledger.long_run_errors(entries)
         self.failures = ledger.failures(entries)
@@ -179,21 +180,19 @@ def show(report: Report, console: Console) -> None:
 
 
 def newest(results: Path, machine: str | None = None, commit: str | None = None) -> Path:
-    """The ledger written last, of `machine` and `commit` or of any. Raises UserError if there is none."""
-    files = [
-        path
-        for path in results.glob(f"*/{HASH_LENGTH * '[0-9a-f]'}-*.json*")
-        if machine in (None, path.parent.name) and path.name.startswith((commit or "")[:HASH_LENGTH])
-    ]
-    found = [path for path in files if path.suffix == ".jsonl"]
+    """The run that was begun last, of `machine` and `commit` or of any. Raises UserError if there is none."""
+    there = sorted(results.iterdir()) if results.is_dir() else []
+    folders = [folder for folder in there if folder.is_dir() and machine in (None, folder.name)]
+    files = [path for folder in folders for path in archive.paths(folder, (commit or "")[:HASH_LENGTH])]
+    found = [(moment, path) for path in files if (moment := archive.moment(path)) is not None]
     if not found:
-        of = f" of machine {machine}" * bool(machine) + f" for commit {commit}" * bool(commit)
+        of = (f" of machine {machine}" if machine else "") + (f" for commit {commit}" if commit else "")
         if files:
             count = f"{len(files)} result file{'s' * (len(files) > 1)}"
-            told = f"{count}, none with a ledger (.jsonl) beside it; scripts.detect and scripts.report read them"
+            told = f"{count}, none of which says what it was measured on; scripts.detect and scripts.report read them"
             raise command.UserError(f"no table of {results}{of}: {told}")
         raise command.UserError(f"no results in {results}{of}; run `make bench` or `asv run` first")
-    return max(found, key=lambda path: path.stat().st_mtime)
+    return max(found)[1]
 
 
 def full_hash(commit: str | None) -> str | None:

@@ -1,13 +1,15 @@
 """Ledgers as tests need them: a machine that never was, and what it measured."""
 
-from benchmarks.harness import cases
+from pathlib import Path
+
+from benchmarks.harness import cases, numbers
 from benchmarks.harness.counters import Counters
 from benchmarks.harness.measurement import Measurement, Memory, Samples
 from scripts import ledger
 
 MACHINE = {
     "what": "machine",
-    "commit": "0123456789abcdef",
+    "commit": "0123456789abcdef" + "0" * 24,
     "environment": "env",
     "machine": {"backend": "Metal", "cache_bytes": 48 * 2**20},
     "description": "Apple M1 Max, 32 GPU cores, 64 GiB, MLX's Metal backend, macOS 26.1 (25B1)",
@@ -26,3 +28,10 @@ def entry(case: str, seconds: float, busy: float = 1.0) -> ledger.Entry:
     sizes = {name: getattr(about, name) for name in ("ideal_bytes", "resident_bytes")}
     sizes["parameters"] = about.parameter_count
     return {"what": "case", "case": case, "measurement": measured.to_dict()} | sizes
+
+
+def add(path: Path, run: list[ledger.Entry]) -> None:
+    """Put a run's entries into a ledger beside one of asv's own files, as older versions did."""
+    told = ledger.joined(ledger.read(path), run)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(numbers.line(entry) + "\n" for entry in told))

@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import stub_asv
 
-from scripts import ledger
+from scripts import ledger, runs
 from scripts.nightly import record
 
 ROOT = Path(__file__).parent.parent
@@ -165,8 +165,8 @@ class Night:
 
     def ledger(self, commit: str = "HEAD") -> list[ledger.Entry]:
         short = self.git("rev-parse", commit)[:8]
-        (path,) = (self.path / "results" / self.machine).glob(f"{short}-*.jsonl")
-        return ledger.read(path)
+        (path,) = runs.paths(self.path / "results" / self.machine, short)
+        return [one for one in ledger.read(path) if one["what"] not in runs.OURS]
 
     def tried(self) -> list[record.Tried]:
         return record.read(self.path / "results", self.machine)

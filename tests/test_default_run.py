@@ -10,6 +10,7 @@ import math
 import os
 from pathlib import Path
 
+import ledgers
 import pytest
 from asv import runner
 from asv.results import Results
@@ -19,7 +20,7 @@ from synthetic import History
 
 import adamw
 from benchmarks.harness import accuracy, ledger, numbers
-from scripts import asv_plugin, detect, history, table
+from scripts import asv_plugin, detect, history, runs, storing, table
 from scripts.report import newest, site
 
 TREE = "two_leaves"
@@ -57,9 +58,21 @@ def made(tmp_path_factory, overflow) -> History:
 
 def run(known: History, number: int, overflow: accuracy.Accuracy, patch: pytest.MonkeyPatch) -> None:
     """A run of a commit: the ledger as the harness writes it, the results as asv does."""
-    patch.setenv(ledger.VARIABLE, str(known.folder / f"run-{number}.jsonl"))
+    patch.setenv(ledger.VARIABLE, "")
     patch.setenv("ASV_COMMIT", known.commits[number])
     patch.setenv("ASV_ENV_NAME", "env")
+    host = {"machine": "mac", "os": "macOS 26", "arch": "arm64", "cpu": "M4", "num_cpu": "10", "ram": "1"}
+    saved = Results(
+        host | {"python": "3.11", "mlx": "0.32.4"},
+        {"mlx": "0.32.4"},
+        known.commits[number],
+        1000 * (1_700_000_000 + number),
+        "3.11",
+        "env",
+        {},
+    )
+    storing.BEGUN.clear()
+    saved.load_data(str(known.results))
     plain = {name: value for name, value in MACHINE.items() if name not in ("commit", "environment")}
     ledger.append(plain)
     for case in (OVERFLOWS, FINE, RIGHT, SWEEP, WITHOUT_BYTES):
@@ -84,22 +97,11 @@ def run(known: History, number: int, overflow: accuracy.Accuracy, patch: pytest.
         },
         SCALARS: {FINE: 0.0, RIGHT: 0.0},
     }  # fmt: skip
-    host = {"machine": "mac", "os": "macOS 26", "arch": "arm64", "cpu": "M4", "num_cpu": "10", "ram": "1"}
-    saved = Results(
-        host | {"python": "3.11", "mlx": "0.32.4"},
-        {"mlx": "0.32.4"},
-        known.commits[number],
-        1000 * (1_700_000_000 + number),
-        "3.11",
-        "env",
-        {},
-    )
     for name, told in figures.items():
         benchmark = {"name": name, "version": "1", "params": [list(map(repr, told))]}
         values = list(told.values())
         result = runner.BenchmarkResult(values, [None] * len(values), [None] * len(values), 0, "", None)
         saved.add_result(benchmark, result)
-    (known.results / "mac").mkdir(exist_ok=True)
     (known.results / "mac" / "machine.json").write_text(json.dumps(host | {"version": 1}))
     saved.save(str(known.results))
 
@@ -130,11 +132,10 @@ def strictly(text: str) -> object:
 
 
 def test_the_ledger_is_json_for_everybody_and_has_the_infinity(made):
-    (path,) = made.results.glob(f"mac/{made.commits[-1][:8]}-env.jsonl")
-    for written in (path, made.folder / "run-2.jsonl"):
-        assert '"after_2000": "Infinity"' in written.read_text()
-        for line in written.read_text().splitlines():
-            strictly(line)
+    (path,) = runs.paths(made.results / "mac", made.commits[-1])
+    assert '"after_2000": "Infinity"' in path.read_text()
+    for line in path.read_text().splitlines():
+        strictly(line)
 
 
 def test_the_table_shows_every_case_and_says_what_inf_is(made, capsys):
@@ -205,7 +206,7 @@ def test_a_line_of_any_age_is_read(tmp_path, written):
     path.write_text(f'{measured}\n{{"what": "accuracy", "case": "a/b", "accuracy": {{"after_2000": {written}}}}}\n')
     first, second = ledger.read(path)
     assert first["measurement"]["error"] == second["accuracy"]["after_2000"] == math.inf
-    ledger.forget(path, [])
+    ledgers.add(path, [])
     for line in path.read_text().splitlines():
         strictly(line)
     assert ledger.read(path) == [first, second]
@@ -222,7 +223,8 @@ def test_asvs_files_have_a_number_for_every_error(error, figure):
 
 def test_every_variant_has_a_long_run_that_asv_can_keep():
     assert set(name.split("/")[0] for name in LONG_RUNS) <= set(adamw.names())
-    assert asv_plugin.Results.save is asv_plugin.save
+    assert asv_plugin.Setup.perform_setup is asv_plugin.perform_setup
+    assert storing.Results.save is storing.save
 
 
 @pytest.fixture(scope="module")

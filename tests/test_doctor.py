@@ -458,6 +458,13 @@ def test_the_remote_answers_or_it_is_said_why(tmp_path, monkeypatch):
     assert "no answer in" in repository.remote(Settings(remote="https://user:secret@example.org/r")).says
 
 
+def test_results_that_a_forced_checkout_would_put_back_are_told(at_root):
+    found = repository.tracked(Settings(machine="linux-x86-2core"))  # which come with the project
+    assert fit(found) is False
+    assert "git rm -r --cached 'results/linux-x86-2core" in found.do
+    assert fit(repository.tracked(Settings(machine="mac"))) is True
+
+
 def test_no_password_is_printed():
     text = "fatal: unable to access 'https://user:ghp_secret@example.org/r/'"
     assert repository.nameless(text) == "fatal: unable to access 'https://example.org/r/'"

@@ -14,7 +14,7 @@ import psutil
 import pytest
 from nights import take
 
-from scripts import ledger
+from scripts import ledger, runs
 
 ROOT = Path(__file__).parent.parent
 CASE = r"step.Step.track_(seconds|times_roofline)\('compiled/float32/nested'\)"
@@ -85,7 +85,9 @@ def test_every_commit_has_results_with_samples_statistics_and_a_ledger(checkout,
         repeats = [repeat for repeat in columns["stats_repeat"] if repeat]
         assert repeats[0] >= 14  # two rounds of at least seven samples
         assert result["requirements"]["mlx"] == "0.32.4"
-        entries = ledger.read(path.with_suffix(".jsonl"))
+        (run,) = runs.paths(path.parent, path.name)
+        assert runs.is_complete(run)
+        entries = runs.entries(run)
         assert len(ledger.by_case(entries)["compiled/float32/nested"]) == 2
         assert ledger.machine(entries)["settings"]["mlx"] == "0.32.4"
 
@@ -118,12 +120,13 @@ def test_a_killed_run_damages_nothing_and_can_be_run_again(checkout, measured):
     before = {path: path.read_bytes() for path in results.rglob("*") if path.is_file()}
     process = checkout.start("run", "--machine", "test", "--bench", CASE, "HEAD^!")
     scratch = checkout.path / ".asv" / "tmp"
-    wait_until(lambda: list(scratch.glob("*/ledger.jsonl")), seconds=120)
+    folder = results / "test"
+    wait_until(lambda: any(runs.entries(path) for path in set(runs.paths(folder)) - set(before)), seconds=120)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     assert list(scratch.iterdir())
     after = {path: path.read_bytes() for path in results.rglob("*") if path.is_file()}
-    assert {path.name for path in after} == {path.name for path in before}
+    assert len(set(after) - set(before)) == 1  # the run that it had begun
     assert all(after[path] == content for path, content in before.items() if path.name != "benchmarks.json")
     again = checkout.asv("run", "--machine", "test", "--bench", CASE, "HEAD^!")
     assert "1 cases measured" in again

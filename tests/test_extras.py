@@ -6,6 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import ledgers
 import pytest
 from ledgers import MACHINE, entry
 from meters import LOG, Clock
@@ -144,7 +145,7 @@ class TestWhereTheyAreShown:
             one["measurement"] |= more
         path = folder / "mac" / "01234567-env.jsonl"
         path.parent.mkdir()
-        ledger.merge(path, ledger.with_ceiling([MACHINE, *entries]))
+        ledgers.add(path, ledger.with_ceiling([MACHINE, *entries]))
         return table.Report(path)
 
     def headings(self, report: table.Report) -> list[str]:

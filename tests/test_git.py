@@ -13,11 +13,12 @@ import pytest
 from asv import util
 from asv.config import Config
 from asv.plugins.git import Git
+from clones import Clone, make_origin, on_branch
 from nights import SETTINGS, Quick
 from synthetic import CASE, SECONDS, History
 from upstreams import Upstream
 
-from scripts import asv_git, bisect, command, git, git_environment, history, share, upstream
+from scripts import asv_git, bisect, branch, command, git, git_environment, history, share, upstream
 from scripts.doctor import repository
 from scripts.nightly import night, preflight
 from scripts.nightly.settings import Check, Settings
@@ -120,6 +121,14 @@ def signed(two, tmp_path) -> Upstream:
     return second
 
 
+def shared() -> tuple[str, bytes, bytes]:
+    """What machines would share if main were their branch: its commit, and one on top of it."""
+    store = branch.checked(".", "main")
+    store.fetch()
+    made = store.commit({"file": b"text"}, "message")
+    return store.tip, store.call("cat-file", "-p", f"{made}:file"), store.call("rev-parse", f"{made}^")
+
+
 def read(path: Path) -> dict[str, object]:
     """What every reader of ours, and asv's, sees of the repository at `path`, in which this process is."""
     config = Config()
@@ -135,7 +144,7 @@ def read(path: Path) -> dict[str, object]:
         "changed": git.changed("adamw"),
         "ancestor": git.is_ancestor("HEAD~1", "HEAD", where=path),
         "shallow": git.shallow(),
-        "share": share.call("rev-parse", "HEAD"),
+        "share": shared(),
         "clock": preflight.clock(Check(limit=1e6)).fit,
         "branch": commits,
         "timeline": timeline.commits(config, commits),
@@ -247,6 +256,19 @@ class TestWishes:
         assert upstream.of_commit(repo._path, newest) == "0.39.1"
         assert set(repo.get_tags()) == {"v0.30.1", "v0.31.1", "v0.32.1", "v0.39.1"}
 
+    def test_results_are_shared_all_the_same(self, tmp_path, monkeypatch):
+        origin = make_origin(tmp_path)
+        clones = [Clone(tmp_path / name, origin, name) for name in ("a", "b")]
+        settings(tmp_path, monkeypatch, WISHES)
+        for clone in clones:
+            monkeypatch.chdir(clone.path)
+            clone.add_run(1, a=1.0)
+            done = share.push(branch.checked("origin", "results"), clone.results, None, "results")
+            assert done == share.Shared(2, {})
+        settings(tmp_path, monkeypatch, "")
+        assert len(on_branch(origin)) == 4
+        assert clone.files() == on_branch(origin)
+
     def test_git_is_asked_in_english_whatever_the_user_speaks(self, tmp_path, monkeypatch):
         speaks = (
             'if [ "$LC_ALL" = C ]; then echo "fatal: not a git repository"; else echo "fatal: Kein Git-Repository"; fi'
@@ -274,7 +296,7 @@ class TestAnotherUser:
             lambda: git.output("rev-parse", "HEAD"),
             lambda: git.find_commit("HEAD"),
             lambda: git.changed("adamw"),
-            lambda: share.call("rev-parse", "HEAD"),
+            lambda: branch.checked("origin", "results"),
             lambda: Git(".", "test").get_hash_from_name("main"),
             lambda: Git(".", "test").get_hashes_from_range("main"),
             repository.clone,

@@ -11,7 +11,7 @@ from asv.repo import get_repo
 from nights import CASES, SETTINGS, Night, derive, replace
 from upstreams import Upstream
 
-from scripts import asv_mlx, asv_plugin, ledger, upstream
+from scripts import asv_mlx, asv_plugin, ledger, runs, upstream
 from scripts.nightly import night, record
 
 pytestmark = pytest.mark.slow
@@ -61,12 +61,13 @@ def test_a_new_release_is_measured_the_night_it_appears(lane):
     }  # fmt: skip
     assert tried[never].reason.startswith(f"mlx {NEVER}: the package index has no mlx=={NEVER} for "), tried[never]
     for commit, release in ((old, OLD), (new, NEW)):
-        (path,) = lane.results_folder.glob(f"{commit[:8]}-mlx-history-*.jsonl")
-        entries = ledger.read(path)
+        (path,) = runs.paths(lane.results_folder, commit)
+        entries = runs.entries(path)
         assert ledger.machine(entries)["settings"]["mlx"] == release
         assert sorted(ledger.by_case(entries)) == sorted(CASES)
     listed = lane.call("git", "ls-tree", "-r", "--name-only", "results-mlx", where=lane.origin).splitlines()
-    assert {f"{lane.machine}/{path.name}" for path in lane.results_folder.iterdir()} <= set(listed)
+    brought = [*runs.paths(lane.results_folder), *lane.results_folder.glob("n*.jsonl")]
+    assert {f"{lane.machine}/{path.relative_to(lane.results_folder)}" for path in brought} <= set(listed)
     assert not [path for path in (lane.path / "results").iterdir() if path.name != "mlx"]
 
 

@@ -12,7 +12,7 @@ from asv.commands import compare, publish, show
 from asv.commands.setup import Setup
 from asv.config import Config
 
-from scripts import asv_plugin, ledger, scratch
+from scripts import asv_plugin, ledger, scratch, storing
 
 
 def test_the_cuda_backend_takes_the_place_of_the_cpus_where_it_is_installed(monkeypatch):
@@ -44,7 +44,7 @@ def test_a_full_disk_leaves_the_old_file_whole(tmp_path, monkeypatch):
         Path(target).write_text('{"half')
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(asv_plugin, "original_write_json", full)
+    monkeypatch.setattr(storing, "original_write_json", full)
     with pytest.raises(util.UserError, match=r"cannot write .*x.json: No space left on device; the old file is whole"):
         util.write_json(str(path), {"new": True})
     assert json.loads(path.read_text()) == {"old": True}
@@ -53,8 +53,8 @@ def test_a_full_disk_leaves_the_old_file_whole(tmp_path, monkeypatch):
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's /dev/full")
 def test_a_really_full_device(tmp_path, monkeypatch):
-    original = asv_plugin.original_write_json
-    monkeypatch.setattr(asv_plugin, "original_write_json", lambda path, *rest: original("/dev/full", *rest))
+    original = storing.original_write_json
+    monkeypatch.setattr(storing, "original_write_json", lambda path, *rest: original("/dev/full", *rest))
     with pytest.raises(util.UserError, match="No space left on device"):
         util.write_json(str(tmp_path / "x.json"), {"new": True})
 
@@ -84,6 +84,7 @@ def test_the_share_of_measuring_is_said_at_the_end(tmp_path, monkeypatch, capsys
         '{"what": "machine", "wall": 1.0}\n{"what": "case", "case": "a", "wall": 2.0}\n{"what": "case", "ca'  # killed
     )
     monkeypatch.setenv(ledger.VARIABLE, str(run))
+    monkeypatch.setattr(storing, "BEGUN", {})
     monkeypatch.setattr(asv_plugin.time, "perf_counter", lambda: 104.0)
     asv_plugin.finish(100.0)
     said = capsys.readouterr().out
@@ -134,34 +135,13 @@ def test_the_network_is_blamed_only_where_there_was_none(said, told, monkeypatch
     assert ("check the network" in str(error.value)) == told
 
 
-class Saved:
-    """What asv hands to `Results.save`."""
-
-    commit_hash, env_name = "abc", "env"
-    _filename = "machine/abc-env.json"
-
-
-def test_the_ledger_is_kept_beside_asvs_file(tmp_path, monkeypatch):
-    monkeypatch.setattr(asv_plugin, "original_save", lambda *_: None)
-    (tmp_path / "machine").mkdir()
-    run = tmp_path / "run.jsonl"
-    monkeypatch.setenv(ledger.VARIABLE, str(run))
-    entries = [
-        {"what": "case", "case": "a", "commit": "abc", "environment": "env", "n": 1, "time": 1.0},
-        {"what": "case", "case": "b", "commit": "other", "environment": "env", "n": 1, "time": 1.0},
-    ]
-    run.write_text("".join(json.dumps(entry) + "\n" for entry in entries))
-    asv_plugin.save(Saved(), str(tmp_path))
-    kept = ledger.read(tmp_path / "machine" / "abc-env.jsonl")
-    assert [(entry["case"], entry["n"]) for entry in kept] == [("a", 1)]
-
-
 def test_another_lanes_results_below_are_not_this_ones(tmp_path):
     for machine in ("mac", "mlx/mac", "mlx/pc"):
         folder = tmp_path / machine
         folder.mkdir(parents=True)
         util.write_json(str(folder / "machine.json"), {"machine": folder.name}, 1)
-        util.write_json(str(folder / "0123abcd-env.json"), {}, 2)
+        of = {"commit_hash": "0123abcd" * 5, "env_name": "env", "date": 1, "results": {}, "result_columns": []}
+        util.write_json(str(folder / "0123abcd-env.json"), of | {"params": {"machine": folder.name}}, 2)
     of_lane = [(root, name) for root, name, _ in results.iter_results_paths(str(tmp_path))]
     assert of_lane == [(str(tmp_path / "mac"), "0123abcd-env.json")]
     assert len(list(results.iter_results_paths(str(tmp_path / "mlx")))) == 2
@@ -189,16 +169,3 @@ def test_what_runs_in_an_existing_environment_knows_in_which(tmp_path, monkeypat
     asked = ["-c", "import os; print(os.environ['ASV_ENV_NAME'], os.environ.get('OTHER'))"]
     assert made.run(asked).split() == [made.name, "None"]
     assert made.run(asked, env=os.environ | {"OTHER": "given"}).split() == [made.name, "given"]
-
-
-def test_what_was_measured_in_an_existing_environment_is_of_the_commit_that_asv_was_told(tmp_path, monkeypatch):
-    monkeypatch.setattr(asv_plugin, "original_save", lambda *_: None)
-    (tmp_path / "machine").mkdir()
-    run = tmp_path / "run.jsonl"
-    monkeypatch.setenv(ledger.VARIABLE, str(run))
-    known = {"what": "case", "environment": "env", "time": 1.0}
-    entries = [known | {"case": "a", "commit": None}, known | {"case": "b", "commit": None, "environment": "other"}]
-    run.write_text("".join(json.dumps(entry) + "\n" for entry in entries))
-    asv_plugin.save(Saved(), str(tmp_path))
-    kept = ledger.read(tmp_path / "machine" / "abc-env.jsonl")
-    assert [(entry["case"], entry["commit"]) for entry in kept] == [("a", "abc")]

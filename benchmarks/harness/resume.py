@@ -6,7 +6,6 @@ was interrupted. A night keeps such a ledger until asv has written the commit's 
 
 import hashlib
 import json
-import math
 import os
 import time
 from collections.abc import Iterable, Sequence
@@ -42,24 +41,21 @@ def suite() -> str:
 
 
 def interrupted(now: Entry) -> list[Entry]:
-    """The entries of this commit and environment in the run's ledger, if they were measured as `now` says and lately.
+    """What an asv that was interrupted measured for this run, if it did as `now` says and lately; else nothing.
 
-    `now` has what a machine's entry has of the machine, its settings and the suite. Entries that do not fit are taken
-    out of the ledger: no figure of theirs may get among the new ones.
+    `now` has what a machine's entry has of the machine, its settings and the suite. What does not fit stays where it
+    is: the run is begun anew after it.
     """
-    path = os.environ.get(ledger.VARIABLE)
+    path, session = os.environ.get(ledger.VARIABLE), os.environ.get(ledger.SESSION)
     if not path:
         return []
-    where, began = ledger.where(), float(os.environ.get(ledger.BEGAN, math.inf))
+    where = ledger.where()
     ours = [one for one in ledger.read(Path(path)) if {name: one.get(name) for name in where} == where]
-    earlier = [one for one in ours if one["time"] < began]
-    begun = [one for one in earlier if one["what"] == "machine"]
+    others = ledger.last_part([one for one in ours if one.get("session") != session])
+    begun = [one for one in others if one["what"] == "machine"]
     told = json.loads(json.dumps(now))
-    if begun and {name: begun[-1].get(name) for name in told} == told and time.time() - begun[-1]["time"] < OLDEST:
-        return earlier
-    if earlier:
-        ledger.forget(Path(path), earlier)
-    return []
+    fits = begun and {name: begun[-1].get(name) for name in told} == told
+    return others if fits and time.time() - begun[-1]["time"] < OLDEST else []
 
 
 def restore(entries: Sequence[Entry]) -> dict[str, Any]:

@@ -113,5 +113,6 @@ EVERYWHERE: Mapping[str, Look] = {
     **{name: of_a_night(name) for name in preflight.CHECKS},
     "remote": repository.remote,
     "results": lambda night: results(Path("results")),
+    "not committed": repository.tracked,
     "one night": lambda night: one_night(command_lines()),
 }

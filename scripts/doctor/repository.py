@@ -1,6 +1,7 @@
 """Whether a night can read what it measures, and push what it measured: git, asked as a night asks."""
 
 import os
+import platform
 import re
 
 from benchmarks.harness.host import commands
@@ -61,6 +62,18 @@ def remote(night: Settings) -> Finding:
         do = f"git push --dry-run '{night.remote}' HEAD:{NEVER} must do without a question; or push = false"
         return Finding(False, nameless(f"the remote takes no push: {reason}"), nameless(do))
     return Finding(True, nameless(f"the remote {night.remote} answers"))
+
+
+def tracked(night: Settings) -> Finding:
+    """Whether git leaves alone what this machine measures: `git checkout --force` puts back what is committed."""
+    folders = [lane.results / (night.machine or platform.node()) for lane in map(Lane.of, night.lanes)]
+    found = [name for folder in folders for name in git.output("ls-files", "--", str(folder)).splitlines()]
+    if not found:
+        return Finding(True, "no result of this machine is committed: no checkout puts an older one back")
+    do = (
+        f"git rm -r --cached '{found[0].rpartition('/')[0]}' on main; scripts.share push has them on the results branch"
+    )
+    return Finding(False, f"{len(found)} results of this machine are committed, which a forced checkout puts back", do)
 
 
 def refused(repository: str) -> str:

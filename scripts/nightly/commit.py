@@ -7,7 +7,9 @@ from pathlib import Path
 import psutil
 from rich.console import Console
 
-from scripts import asv_mlx, command, ledger, measuring
+from benchmarks.harness.files import write_whole
+from benchmarks.harness.ledger import last_part
+from scripts import asv_mlx, command, ledger, measuring, runs
 from scripts.nightly import plan, record
 from scripts.nightly.record import Tried
 
@@ -20,32 +22,50 @@ class NotRun(Exception):
 
 
 def measure(
-    commit: str, lane: str, machine: str, profile: str, marks: list[str], floor: float, console: Console
+    commit: str, lane: str, machine: str, results: Path, profile: str, marks: list[str], floor: float, console: Console
 ) -> Tried:
     """What came of measuring `commit`. Raises NotRun.
 
-    The run's ledger stays until asv has written its results: who begins again goes on with it. When less than `floor`
-    GB of memory are left to the machine, the process that takes most is killed, before the machine kills another.
+    Who begins again goes on with a run that was interrupted: until `finish` it counts as one. When less than `floor` GB
+    of memory are left to the machine, the process that takes most is killed, before the machine kills another.
     """
-    run_ledger = plan.journal(lane, machine, commit)
-    run_ledger.parent.mkdir(parents=True, exist_ok=True)
-    run_ledger.touch()
-    log = run_ledger.with_suffix(".log")
-    before = len(ledger.read(run_ledger))
+    run = begun(commit, lane, machine, results)
+    log = plan.pointer(lane, machine, commit).with_suffix(".log")
+    before = len(ledger.read(run))
     start = time.monotonic()
     asv = measuring.arguments(commit, profile, machine, Path(lane))
-    with measuring.running(asv, run_ledger, profile, log, "; ".join(marks)) as process:
+    with measuring.running(asv, run, profile, log, "; ".join(marks)) as process:
         total = measuring.expected(profile)
-        measuring.watch(process, run_ledger, total, console, lambda pid: guard(pid, floor, console))
+        measuring.watch(process, run, total, console, lambda pid: guard(pid, floor, console))
     told = log.read_text(errors="replace")
     if process.returncode not in (0, 2) and NOT_BUILT not in told:
         raise NotRun(f"{measuring.last_line(told)} (all of it: {log})")
-    entries = ledger.read(run_ledger)
+    entries = ledger.read(run)
     work = sum(entry.get("wall", 0.0) for entry in entries[before:])
     seconds = time.monotonic() - start
-    tried = judged(commit, lane, entries, told)._replace(seconds=seconds, work=work, profile=profile)
-    run_ledger.unlink()
-    return tried
+    tried = judged(commit, lane, last_part(entries), told)
+    return tried._replace(id=run.stem, seconds=seconds, work=work, profile=profile)
+
+
+def begun(commit: str, lane: str, machine: str, results: Path) -> Path:
+    """The run of a commit: the one that was interrupted, or a new one. Where it is stays known until it is told of."""
+    pointer = plan.pointer(lane, machine, commit)
+    folder = results / machine
+    with contextlib.suppress(OSError):
+        name = pointer.read_text().strip()
+        if runs.NAME.fullmatch(name) and name.startswith(commit[:8]):
+            return folder / runs.RUNS / name
+    path = runs.new_path(folder, commit)
+    write_whole(pointer, f"{path.name}\n", durable=True)
+    return path
+
+
+def finish(commit: str, lane: str, machine: str, results: Path) -> None:
+    """A commit's run is complete, and told of."""
+    path = begun(commit, lane, machine, results)
+    if path.exists():
+        runs.complete(path)
+    plan.pointer(lane, machine, commit).unlink(missing_ok=True)
 
 
 def judged(commit: str, lane: str, entries: list[ledger.Entry], log: str) -> Tried:

@@ -1,13 +1,14 @@
 """What a night came to: what its parts told, the exit code that follows, and a summary in Markdown."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from scripts import text
 from scripts.alerts import CONFIRMED, Known
 from scripts.nightly import record
 from scripts.nightly.record import Tried
-from scripts.report.exports import markdown
 
 GREEN, SLOWER, ERROR, PARTLY, NOTHING, UNFIT, ANOTHER, NOT_PUSHED = range(8)
 MEANINGS = {
@@ -24,6 +25,9 @@ MEANINGS = {
     143: "interrupted; what was measured is kept, the next night goes on",
 }
 """What the exit codes mean."""
+
+LONGEST = 300
+"""Characters of somebody's text."""
 
 MOST = 20
 """Lines of a kind that the summary has; the rest is counted."""
@@ -112,14 +116,14 @@ class Night:
 def summary(night: Night) -> str:
     """The night for a job's page. All text is shown as it is."""
     parts = [
-        [f"## AdamW on {markdown(night.machine)}: {markdown(night.verdict)}"],
-        bullets([f"Error: {night.error}"] if night.error else []),
-        bullets(f"Refused: {one}" for one in night.refused),
-        bullets([f"Not measured: {night.newest}"] if night.newest else []),
+        [f"## AdamW on {code(night.machine)}: {night.verdict}"],
+        bullets("Error", [night.error]),
+        bullets("Refused", night.refused),
+        bullets("Not measured", [night.newest]),
         commits(night),
-        bullets(told for one in night.tried for told in missing(one)),
-        bullets(f"Failed: {one}" for one in night.failed),
-        bullets([f"Not pushed: {night.not_pushed}"] if night.not_pushed else []),
+        bullets("Failed case", [told for one in night.tried for told in missing(one)]),
+        bullets("Failed", night.failed),
+        bullets("Not pushed", [night.not_pushed]),
         found(night),
         block("What a step does, counted", night.exact),
         block("History", night.history),
@@ -133,7 +137,7 @@ def commits(night: Night) -> list[str]:
         return []
     rows = [
         f"| {one.commit[:8]} | {one.outcome} | {one.cases} | {len(one.missing)} | {one.seconds / 60:.1f} "
-        f"| {markdown('; '.join(filter(None, (one.reason, one.marks))))} |"
+        f"| {code('; '.join(filter(None, (one.reason, one.marks))))} |"
         for one in night.tried
     ]
     left = ["", f"{night.left} more commits are left for another night"] if night.left else []
@@ -148,13 +152,18 @@ def missing(one: Tried) -> list[str]:
 def found(night: Night) -> list[str]:
     rows = []
     for one in night.alerts:
-        reason, culprit = markdown(one.reason), markdown(one.culprit)
+        reason, culprit = code(one.reason), code(one.culprit)
         rows.append(f"| {one.name} | {one.state} | {reason} | {one.good[:8]}..{one.bad[:8]} | {culprit} |")
     return ["| alert | state | measured again | commits | the commit |", "|---|---|---|---|---|", *rows] if rows else []
 
 
-def bullets(lines: Any) -> list[str]:
-    return [f"- {markdown(line)}" for line in lines]
+def bullets(what: str, lines: Iterable[str | None]) -> list[str]:
+    return [f"- {what}: {code(line)}" for line in lines if line]
+
+
+def code(said: str) -> str:
+    """Somebody's text, as text."""
+    return text.code(said, LONGEST)
 
 
 def block(heading: str, lines: list[str]) -> list[str]:
@@ -163,7 +172,7 @@ def block(heading: str, lines: list[str]) -> list[str]:
     return [f"### {heading}", "", *(f"    {line}" for line in shown)] if lines else []
 
 
-def write_summary(path: Path, text: str) -> None:
+def write_summary(path: Path, told: str) -> None:
     """Add the summary to `path`: a job's page may have text of other steps."""
     with path.open("a") as file:
-        file.write(text)
+        file.write(told)

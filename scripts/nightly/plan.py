@@ -1,6 +1,6 @@
 """Which commits a night measures: the newest, those that were interrupted, then what was missed, the oldest first."""
 
-import glob
+import math
 import re
 from collections.abc import Sequence, Set
 from pathlib import Path
@@ -9,7 +9,7 @@ from typing import NamedTuple
 from asv.config import Config
 from asv.plugins.git import Git
 
-from scripts import asv_git, asv_mlx, history, upstream
+from scripts import archive, asv_git, asv_mlx, history, upstream
 from scripts.history import MALFORMED
 from scripts.nightly import record
 from scripts.search import CONTROLS
@@ -80,24 +80,31 @@ def order(commits: Sequence[str], known: Set[str], begun: Set[str]) -> list[Plan
 def with_results(results: Path, machine: str, known: Set[str]) -> set[str]:
     """The commits for which there are seconds and controls, though no night measured them; not those `known`."""
     short = {commit[:8] for commit in known}
-    found = set()
-    for path in (results / machine).glob("*.json"):
-        if path.name == history.MACHINE or path.name.partition("-")[0] in short:
+    metrics: dict[str, set[str]] = {}
+    for path in archive.paths(results / machine):
+        if path.name[:8] in short:
             continue
         try:
-            result = history.load(path)
-            values = result._results.get(STEP) or []
-            whole = any(metric.startswith(CONTROLS) for metric in result.get_all_result_keys())
-            if whole and any(history.number(value) is not None for value in values):
-                found.add(result.commit_hash)
+            run = archive.read(path)
         except MALFORMED:
             continue
-    return found
+        measured = {one.metric for one in run.figures if any(is_figure(value) for _, value in one.values())}
+        metrics.setdefault(run.head.commit, set()).update(measured)
+    return {
+        commit
+        for commit, found in metrics.items()
+        if STEP in found and any(metric.startswith(CONTROLS) for metric in found)
+    }
 
 
-def journal(lane: str, machine: str, commit: str) -> Path:
-    """Where the ledger of a commit's run is kept until asv has written its results."""
-    return FOLDER / f"{named(lane, machine)}-{commit}.jsonl"
+def is_figure(value: float | None) -> bool:
+    """Whether something was measured: a case that failed has none, one that was skipped NaN."""
+    return value is not None and not math.isnan(value)
+
+
+def pointer(lane: str, machine: str, commit: str) -> Path:
+    """Where the path of a commit's run is kept until its line is in the machine's nights: who finds it goes on."""
+    return FOLDER / f"{named(lane, machine)}-{commit}.run"
 
 
 def to_look_at(lane: str, machine: str) -> Path:
@@ -111,15 +118,8 @@ def named(lane: str, machine: str) -> str:
 
 
 def interrupted(lane: str, machine: str, commits: Sequence[str]) -> set[str]:
-    """The commits whose run was begun and has no results yet. What is kept of commits that are gone is removed."""
-    begun = {journal(lane, machine, commit): commit for commit in commits}
-    found = set()
-    for path in FOLDER.glob(f"{glob.escape(named(lane, machine))}-*.jsonl"):
-        if path in begun:
-            found.add(begun[path])
-        else:
-            path.unlink(missing_ok=True)
-    return found
+    """The commits whose run was begun and whose line is not in the machine's nights."""
+    return {commit for commit in commits if pointer(lane, machine, commit).exists()}
 
 
 def remove_old_logs() -> None:

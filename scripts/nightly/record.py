@@ -1,16 +1,15 @@
 """What became of every commit that a night tried, a line each in results/MACHINE/nights.jsonl, only ever added to."""
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
+
+import msgspec
 
 from benchmarks.harness import cases
-from benchmarks.harness.files import append_line
-from scripts import command
-from scripts.history import LARGEST_FILE, MALFORMED
+from scripts import command, lines
 
 FILE = "nights.jsonl"
 
@@ -33,6 +32,7 @@ class Tried(NamedTuple):
     seconds  of asv's run, all of it; work: of these in the measured processes' own work
     missing  cases that failed, and why
     marks    what was wrong with the machine
+    id       of the run; older lines have none
     """
 
     commit: str
@@ -45,35 +45,28 @@ class Tried(NamedTuple):
     missing: dict[str, str]
     reason: str
     marks: str
+    id: str = ""
+
+
+LINE = msgspec.defstruct("Line", [*list(Tried.__annotations__.items())[:-1], ("id", str, "")])
+"""A line of the file."""
 
 
 def read(results: Path, machine: str) -> list[Tried]:
-    """What was tried on a machine, the oldest first. A line that is none is passed over."""
+    """What was tried on a machine, the oldest first. A line that is none is passed over. Raises UserError."""
     path = results / machine / FILE
-    try:
-        if path.stat().st_size > LARGEST_FILE:
-            raise command.UserError(f"{path}: over {LARGEST_FILE >> 20} MiB; shorten it")
-        lines = path.read_text(errors="replace").splitlines()
-    except FileNotFoundError:
-        return []
-    found = []
-    for line in lines:
-        try:
-            told = json.loads(line)
-            one = Tried(**{name: told[name] for name in Tried._fields})
-            if one.outcome in OUTCOMES:
-                found.append(one)
-        except MALFORMED:
-            continue
-    return found
+    told, problems = lines.read(path, lambda _, entry: msgspec.convert(entry, LINE))
+    if problems and problems[0].startswith(f"{path}: "):  # the file, not a line
+        raise command.UserError(problems[0])
+    tried = (Tried(*(getattr(one, name) for name in Tried._fields)) for one in told)
+    return [one for one in tried if one.outcome in OUTCOMES]
 
 
 def add(results: Path, machine: str, tried: Tried) -> None:
-    """Add a line, in one piece, whatever a kill left of the last one."""
-    path = results / machine / FILE
-    path.parent.mkdir(parents=True, exist_ok=True)
-    told: dict[str, Any] = {"when": datetime.now(UTC).isoformat(timespec="seconds")} | command.finite(tried._asdict())
-    append_line(path, json.dumps(told))
+    """Add a line, once: it has the id of the run that it tells of."""
+    when = {"when": datetime.now(UTC).isoformat(timespec="seconds")}
+    told = {name: value for name, value in tried._asdict().items() if value or name != "id"}
+    lines.add(results / machine / FILE, when | told)
 
 
 def done(tried: Iterable[Tried], lane: str, profile: str, tries: int = TRIES) -> set[str]:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from asv.config import Config
 from rich.console import Console
 
-from scripts import alerts, carried, command, history, lanes, measuring, share
+from scripts import alerts, branch, carried, command, history, lanes, measuring, share
 from scripts.nightly import commit, counted, plan, preflight, record, steps
 from scripts.nightly.night import Night
 from scripts.nightly.plan import Planned
@@ -56,11 +56,11 @@ def whole(work: Work, wanted: list[Lane]) -> None:
     for lane in wanted:
         try:
             one_lane(work, lane, until, found.marks)
-        except command.UserError as error:
-            if len(wanted) == 1:
+        except Exception as error:
+            if isinstance(error, command.UserError) and len(wanted) == 1:
                 raise
-            work.say(f"{lane.name}: {error}")
-            work.told.failed.append(f"{lane.name}: {error}")
+            work.say(f"{lane.name}: {why(error)}")
+            work.told.failed.append(f"{lane.name}: {why(error)}")
 
 
 def one_lane(work: Work, lane: Lane, until: float, marks: list[str]) -> None:
@@ -124,14 +124,16 @@ def measured(work: Work, lane: Lane, one: Planned, marks: list[str]) -> record.T
     wanted = work.wanted
     try:
         tried = commit.measure(
-            one.commit, lane.name, wanted.machine, wanted.profile, marks, wanted.memory_floor_gb, work.console
-        )
+            one.commit, lane.name, wanted.machine, lane.results, wanted.profile, marks, wanted.memory_floor_gb,
+            work.console,
+        )  # fmt: skip
     except commit.NotRun as error:
         work.told.failed.append(f"{one.commit[:8]}: {error}")
         return None
     if tried.outcome in record.DONE:
         plan.to_look_at(lane.name, wanted.machine).touch()
     record.add(lane.results, wanted.machine, tried)
+    commit.finish(one.commit, lane.name, wanted.machine, lane.results)  # last: until then it is an interrupted one
     work.told.tried.append(tried)
     work.say(f"{one.commit[:8]}: {tried.outcome}, {tried.cases} cases, {tried.seconds:.0f} s. {tried.reason}".rstrip())
     return tried
@@ -187,40 +189,47 @@ def judge(work: Work, lane: Lane, suspected: list[str]) -> bool:
     return max(len(suspected), len(unknown)) <= most
 
 
-def where(work: Work, lane: Lane) -> share.Where:
-    return share.Where(work.wanted.remote, lane.branch(work.wanted.branch), lane.results)
+def store(work: Work, lane: Lane) -> branch.Branch:
+    return branch.checked(work.wanted.remote, lane.branch(work.wanted.branch))
 
 
 def pulled(work: Work, lane: Lane) -> None:
     """Bring what the results branch has. Without a network the night goes on with what is here."""
     if work.wanted.remote:
         try:
-            share.pull(where(work, lane))
-            for line in carried.told(share.not_here(where(work, lane))):
+            done = share.pull(store(work, lane), lane.results)
+        except Exception as error:
+            work.say(f"pull: {why(error)}")
+        else:
+            for line in carried.told(done.left_out):
                 work.say(line)
-        except command.UserError as error:
-            work.say(f"pull: {error}")
 
 
 def pushed(work: Work, lane: Lane) -> None:
-    """Put all results of this machine on the branch, those as well that an earlier night could not."""
+    """Put all results that are here on the branch, those as well that an earlier night could not."""
     if work.wanted.remote and work.wanted.push:
         work.told.unpushed.pop(lane.name, None)
         try:
-            share.push(where(work, lane), work.wanted.machine, f"{work.wanted.machine}: results")
-            stayed(work, lane)
-        except command.UserError as error:
-            work.say(f"push: {error}")
-            work.told.unpushed[lane.name] = str(error)
+            done = share.push(store(work, lane), lane.results, None, f"{work.wanted.machine}: results")
+        except Exception as error:
+            work.say(f"push: {why(error)}")
+            work.told.unpushed[lane.name] = why(error)
+        else:
+            stayed(work, lane, done.left_out)
 
 
-def stayed(work: Work, lane: Lane) -> None:
-    """Say which of this machine's files are not on the branch now; a result among them is one that was not pushed."""
-    left_out = share.not_there(where(work, lane), work.wanted.machine)
+def why(error: Exception) -> str:
+    """What went wrong, in one line: of what nobody expected its kind as well."""
+    return str(error) if isinstance(error, command.UserError) else command.one_line(f"{type(error).__name__}: {error}")
+
+
+def stayed(work: Work, lane: Lane, left_out: dict[str, str]) -> None:
+    """Say which files are not on the branch now; a result of this machine among them is one that was not pushed."""
     for line in carried.told(left_out):
         work.say(line)
-    results = {path: why for path, why in left_out.items() if why != carried.NO_RESULT}
+    ours = f"{work.wanted.machine}/"
+    results = {path: told for path, told in left_out.items() if told != carried.NO_RESULT and path.startswith(ours)}
     if results:
-        path, why = next(iter(results.items()))
-        more = f", and {len(results) - 1} more" * (len(results) > 1)
-        work.told.unpushed[lane.name] = command.one_line(f"{path}{more}: {why}")
+        path, told = next(iter(results.items()))
+        more = f", and {len(results) - 1} more" if len(results) > 1 else ""
+        work.told.unpushed[lane.name] = command.one_line(f"{path}{more}: {told}")

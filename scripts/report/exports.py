@@ -2,7 +2,6 @@
 
 import html
 import json
-import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -14,9 +13,6 @@ from asv import feed
 
 from benchmarks.harness.files import write_whole
 from scripts import alerts, command, text
-
-MARKED = re.compile(r"[^\w\s.,:;'/%()+-]|:(?=/)")
-"""What Markdown may take for more than text."""
 
 FEED, BADGE, SUMMARY = "alerts.xml", "badge", "summary.md"
 
@@ -37,11 +33,6 @@ def write_table(folder: Path, name: str, frame: pd.DataFrame) -> None:
 def headings(names: Sequence[str]) -> list[str]:
     """The names of columns, each on one line; one that only looks like another has a star."""
     return [name if (name := command.one_line(one)) == one or name not in names else f"{name}*" for one in names]
-
-
-def markdown(said: object) -> str:
-    """What is `said` so that Markdown shows it as it is, on one line."""
-    return MARKED.sub(lambda found: f"&#{ord(found.group())};", command.one_line(str(said)))
 
 
 def write_feed(path: Path, news: Sequence[Mapping[str, Any]], project: str) -> None:

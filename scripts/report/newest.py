@@ -3,25 +3,29 @@
 import itertools
 import math
 import statistics
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
-from asv.results import Results
 
 from benchmarks.harness import cases
 from benchmarks.harness.ceiling import Ceiling
 from benchmarks.harness.measurement import Measurement
-from scripts import command, history, ledger, table
-from scripts.history import MALFORMED, History, Unreadable
+from scripts import archive, command, history, ledger, table
+from scripts.history import MALFORMED, History
 from scripts.report import attribution, intensity
+from scripts.runs import Odd, Run
 
 SECONDS = ("step.Step.track_seconds", "scaling.Scaling.track_seconds")
 """The metrics that say which cases a run was to measure, and how long their steps took."""
 
 LONG_RUN = "accuracy.LongRun.track_after_2000"
 """The metric that says which variants and precisions were to take the long run."""
+
+LINES = ".jsonl"
+"""Of a run, and of the ledger beside an older result."""
 
 FAILED, SKIPPED = "failed", "skipped"
 
@@ -62,7 +66,7 @@ def newest(known: History) -> list[Newest]:
 
 def of_run(run: dict[str, Any], known: History) -> Newest:
     path = Path(run["path"])
-    host, rows, failures, problems = from_ledger(path.with_suffix(".jsonl"))
+    host, rows, failures, problems = from_ledger(path)
     rows = rows or bare(known, run)
     about = {"machine": run["machine"], "commit": run["commit"], "file": run["path"]}
     measured = {one["case"] for one in rows}
@@ -75,7 +79,7 @@ def of_run(run: dict[str, Any], known: History) -> Newest:
 
 def from_ledger(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]], dict[str, str], list[str]]:
     """The host, a row a case, the failures, and what could not be read, in lines. What is odd is named and left out."""
-    if not path.exists():
+    if archive.moment(path) is None:
         return {}, [], {}, [NO_LEDGER]
     rows: list[dict[str, Any]] = []
     problems: list[str] = []
@@ -84,12 +88,17 @@ def from_ledger(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]], dict[
         failures = {str(case): command.one_line(str(why)) for case, why in report.failures.items()}
         host = checked(report.host)
     except (command.UserError, *MALFORMED) as error:
-        return {}, [], {}, [command.one_line(f"{path}: {str(error) or type(error).__name__}"), UNREADABLE]
+        return (
+            {},
+            [],
+            {},
+            [command.one_line(f"{path.with_suffix(LINES)}: {str(error) or type(error).__name__}"), UNREADABLE],
+        )
     for case, entries in report.cases.items():
         try:
             rows.append(figures(row(case, entries, report)))
         except MALFORMED as error:
-            problems.append(command.one_line(f"{path}: {case}: {type(error).__name__}: {error}"))
+            problems.append(command.one_line(f"{path.with_suffix(LINES)}: {case}: {type(error).__name__}: {error}"))
     return host, rows, failures, problems
 
 
@@ -98,7 +107,7 @@ def checked(host: dict[str, Any]) -> dict[str, Any]:
     spec, cache, settings = host["spec"], host["machine"]["cache_bytes"], host["settings"]
     rates = [host["ceiling"]["bytes_per_second"], *([spec["gigabytes_per_second"]] if spec else [])]
     if min(rates) <= 0 or min(host["launch"]["fixed"], host["launch"]["each"]) < 0 or (cache or 0) < 0:
-        raise Unreadable("a ceiling, a launch or a cache that is less than nothing")
+        raise Odd("a ceiling, a launch or a cache that is less than nothing")
     Ceiling(**host["ceiling"])
     said = {name: str(settings[name]) for name in ("mlx", "python")}
     sold = spec and spec | {"source": str(spec["source"])}
@@ -106,14 +115,17 @@ def checked(host: dict[str, Any]) -> dict[str, Any]:
 
 
 def figures(told: dict[str, Any]) -> dict[str, Any]:
-    """A row whose figures are numbers, of which only errors may be infinite. Raises Unreadable."""
+    """A row whose figures are numbers, of which only errors may be infinite. Raises Odd."""
     for name, value in told.items():
         if name in TEXTS or value is None:
             continue
-        known = history.number(value)
-        if known is None or (math.isinf(known) and name not in ERRORS):
-            raise Unreadable(f"{name} is no number")
+        if not is_number(value) or (math.isinf(value) and name not in ERRORS):
+            raise Odd(f"{name} is no number")
     return told
+
+
+def is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and not math.isnan(value)
 
 
 def named(case: str) -> dict[str, str]:
@@ -186,7 +198,7 @@ def missing(path: Path, failures: dict[str, str], host: dict[str, Any]) -> list[
     """The cases that a run did not measure."""
     states = dict.fromkeys(failures, FAILED)
     with suppress(*MALFORMED):  # it was read before; what happened to it since, the next report tells
-        states = unmeasured(history.load(path)) | states
+        states = unmeasured(archive.read(one) for one in archive.same(path)) | states
     memory = host.get("machine", {}).get("memory_bytes")
     told = {case: command.one_line(why.removeprefix(f"{case}: ")) for case, why in failures.items()}
     return [
@@ -195,20 +207,16 @@ def missing(path: Path, failures: dict[str, str], host: dict[str, Any]) -> list[
     ]
 
 
-def unmeasured(result: Results) -> dict[str, str]:
-    """The cases without a figure in asv's results: null of one that failed, NaN of one that was skipped."""
+def unmeasured(of_commit: Iterable[Run]) -> dict[str, str]:
+    """The cases without a figure in a commit's runs: null of one that failed, NaN of one that was skipped."""
     found: dict[str, str] = {}
-    for metric in (*SECONDS, LONG_RUN):
-        if metric not in result._results:
-            continue
-        told, parameters = result._results[metric], result.get_result_params(metric)
-        names = ["/".join(map(history.plain, one)) for one in itertools.product(*parameters)]
-        values = [None] * len(names) if told is None else told
-        found |= {
-            name: FAILED if value is None else SKIPPED
-            for name, value in zip(names, values, strict=True)
-            if history.number(value) is None
-        }
+    figures = [one for run in of_commit for one in run.figures if one.metric in (*SECONDS, LONG_RUN)]
+    for figure in figures:
+        names = ["/".join(map(history.plain, one)) for one in itertools.product(*figure.parameters)]
+        for place, value in figure.values():
+            found.pop(names[place], None)
+            if value is None or math.isnan(value):
+                found[names[place]] = FAILED if value is None else SKIPPED
     return found
 
 
