@@ -35,11 +35,11 @@ MOST_CASES = 100_000
 """Of one metric; asv multiplies the values of a benchmark's parameters."""
 
 LATEST = 7_258_118_400_000.0
-"""Milliseconds since 1970 that no result is from: the year 2200."""
+"""Milliseconds since 1970 that no result is from: the year 2200. A clock that is wrong may well be before 1970."""
 
 Text = Annotated[str, Meta(max_length=2**16)]
 Texts = Annotated[dict[Text, Text | None], Meta(max_length=200)]
-Moment = Annotated[float, Meta(ge=0, lt=LATEST)]
+Moment = Annotated[float, Meta(gt=-LATEST, lt=LATEST)]
 Value = int | float | Literal["NaN", "Infinity", "-Infinity"] | None
 Values = Annotated[list[Value], Meta(max_length=MOST_CASES)]
 
