@@ -8,7 +8,7 @@ told from every other; a random sequence of all that happens to results is held 
     what a checkout, a backup or a server put back is there again after the next pull, if it is anywhere
     nothing counts twice, and what asv reads is made of what there is
 
-`python tests/test_conservation.py 50000` runs so many sequences.
+`PYTHONPATH=. python tests/test_conservation.py 50000` runs so many sequences.
 """
 
 import itertools
